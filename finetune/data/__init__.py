@@ -1,0 +1,1 @@
+"""From the user's files to tokens: read → formats → check → split → encode → prepare → preview."""

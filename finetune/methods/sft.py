@@ -1,0 +1,71 @@
+"""Supervised fine-tuning: learn to give the answers of the examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from finetune.config import MethodConfig, setting
+
+OPTION = "sft"
+ROW_SHAPE = ("chat", "text")
+TRL_CONFIG = ("trl.trainer.sft_config", "SFTConfig")
+
+
+@dataclass
+class Config(MethodConfig):
+    """Supervised fine-tuning."""
+
+    option: ClassVar[str] = OPTION
+    learn: str = setting(
+        "assistant",
+        "Tokens that are learned in a conversation: every assistant turn, the last one, or the whole text.",
+        choices=("assistant", "last", "all"),
+    )
+
+
+# TRL's names for what our own keys decide: refused inside `method.trl`, with the key to use.
+OWNED: dict[str, str] = {
+    "output_dir": "output_dir",
+    "seed": "seed",
+    "data_seed": "seed",
+    "num_train_epochs": "training.epochs",
+    "max_steps": "training.max_steps",
+    "learning_rate": "training.learning_rate",
+    "per_device_train_batch_size": "training.batch_size",
+    "per_device_eval_batch_size": "training.batch_size",
+    "gradient_accumulation_steps": "training.accumulation",
+    "auto_find_batch_size": "training.batch_size",
+    "lr_scheduler_type": "training.scheduler",
+    "warmup_ratio": "training.warmup",
+    "warmup_steps": "training.warmup",
+    "weight_decay": "training.weight_decay",
+    "max_grad_norm": "training.max_grad_norm",
+    "optim": "training.optimizer",
+    "gradient_checkpointing": "training.gradient_checkpointing",
+    "train_sampling_strategy": "training.group_by_length",
+    "shuffle_dataset": "training.group_by_length",
+    "logging_steps": "training.log_every",
+    "logging_strategy": "training.log_every",
+    "save_steps": "training.save_every",
+    "save_strategy": "training.save_every",
+    "save_total_limit": "training.keep_checkpoints",
+    "eval_steps": "training.eval_every",
+    "eval_strategy": "training.eval_every",
+    "load_best_model_at_end": "training.keep_best",
+    "metric_for_best_model": "training.keep_best",
+    "resume_from_checkpoint": "resume",
+    "report_to": "tracking",
+    "run_name": "name",
+    "bf16": "model.precision",
+    "fp16": "model.precision",
+    "trust_remote_code": "model.trust_remote_code",
+    "chat_template_path": "model.chat_template",
+    "max_length": "data.max_length",
+    "truncation_mode": "data.on_long",
+    "assistant_only_loss": "method.learn",
+    "completion_only_loss": "method.learn",
+    "deepspeed": "parallel",
+    "fsdp": "parallel",
+    "fsdp_config": "parallel",
+}

@@ -214,7 +214,9 @@ def add_adapter(
     # The adapter's matrices are drawn at random: the same on every rank and after every resume.
     set_seed(seed)
     tuned = get_peft_model(model, build_lora_config(tuning, model, token_ids, revision))
-    if tuning.initialization in CHANGES_BASE and start_folder is not None:
+    if tuning.initialization in CHANGES_BASE:
+        if start_folder is None:
+            raise ValueError(f"initialization={tuning.initialization} needs a folder for the adapter's start")
         tuned.save_pretrained(str(start_folder), save_embedding_layers=False)
     return tuned
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.adapter_files import CONFIG, WEIGHTS
 from finetune.errors import RunFailed, listed
 from finetune.model_files import ModelFacts
 
@@ -93,8 +96,34 @@ def _save_adapter(
         str(folder),
         state_dict=state,
         save_embedding_layers=False,
-        path_initial_model_for_weight_conversion=str(start_folder) if start_folder else None,
     )
+    if start_folder is not None:
+        _make_ordinary(folder, start_folder)
+
+
+def _make_ordinary(folder: Path, start_folder: Path) -> None:
+    """Rewrite a saved adapter whose start changed the base (PiSSA, OLoRA) as one for the unchanged base.
+
+    Training saw W - B0·A0 + B·A for each weight W. The same sum is W + [B, -B0]·[A; A0]: an ordinary adapter of twice the
+    rank. peft can do this too, but only by loading a second adapter into the live model, and it loses trained rows.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors, start = load_file(folder / WEIGHTS), load_file(start_folder / WEIGHTS)
+    for name, tensor in tensors.items():
+        if ".lora_A." in name:
+            tensors[name] = torch.cat([tensor, start[name].to(tensor.dtype)], dim=0)
+        elif ".lora_B." in name:
+            tensors[name] = torch.cat([tensor, -start[name].to(tensor.dtype)], dim=1)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # The scale alpha/r (alpha/√r with rsLoRA) stays what it was.
+    config["lora_alpha"] *= math.sqrt(2) if config["use_rslora"] else 2
+    config["r"] *= 2
+    config["init_lora_weights"] = True
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _save_full(model: Any, folder: Path, precision: str, state: Mapping[str, torch.Tensor] | None) -> None:
@@ -110,17 +139,12 @@ def _save_full(model: Any, folder: Path, precision: str, state: Mapping[str, tor
     model.config.dtype, model.config.use_cache = held, cached
 
 
-def compare_reloaded(model: Any, folder: Path, converted: bool = False) -> None:
-    """Fail the run unless the tensors on disk are those in memory, finite, and not all zero.
-
-    With `converted`, the adapter was rewritten while it was saved (PiSSA, OLoRA), so only its soundness is checked.
-    """
+def compare_reloaded(model: Any, folder: Path) -> None:
+    """Fail the run unless the tensors on disk are those in memory, finite, and not all zero."""
     saved = _read_saved(folder)
     if not saved:
         raise RunFailed(f"{folder} was saved without any weights")
     _check_sound(saved, folder)
-    if converted:
-        return
     memory = _in_memory(model)
     shared = [name for name in saved if name in memory]
     if not shared:
@@ -161,4 +185,8 @@ def _in_memory(model: Any) -> dict[str, torch.Tensor]:
 def _same(memory: torch.Tensor, saved: torch.Tensor) -> bool:
     import torch
 
-    return torch.equal(memory.detach().to("cpu", saved.dtype), saved)
+    if memory.dim() != saved.dim():
+        return False
+    # A rewritten adapter (PiSSA, OLoRA) begins with what was trained.
+    part = saved[tuple(slice(size) for size in memory.shape)]
+    return torch.equal(memory.detach().to("cpu", saved.dtype), part)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.config import FullTuning, LoraTuning, QloraTuning, TuningConfig
 from finetune.errors import Fault, did_you_mean, listed
-from finetune.model_files import AdapterFacts, ModelFacts, inspect_model
+from finetune.model_files import ModelFacts, inspect_model
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -175,13 +175,17 @@ def new_token_ids(tokenizer: Any, facts: ModelFacts, new_tokens: Sequence[str]) 
 
 
 def build_lora_config(
-    tuning: LoraTuning, model: PreTrainedModel, token_ids: Sequence[int], revision: str | None
+    tuning: LoraTuning, model: PreTrainedModel, facts: ModelFacts, token_ids: Sequence[int]
 ) -> LoraConfig:
     """peft's configuration of a new adapter."""
     from peft import LoraConfig, TaskType
 
     tied = bool(model.config.tie_word_embeddings)
-    targets = ALL_LINEAR if ALL_LINEAR in tuning.targets else list(tuning.targets)
+    targets: str | list[str] = list(tuning.targets)
+    if ALL_LINEAR in tuning.targets:
+        # In a mixture, peft's own shorthand would put an adapter on every expert: many times the size.
+        mixture = any(name.endswith(".experts") for name in facts.other_sizes)
+        targets = list(_ends(facts.linear_shapes)) if mixture else ALL_LINEAR
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=tuning.rank,
@@ -194,7 +198,7 @@ def build_lora_config(
         init_lora_weights=True if tuning.initialization == "default" else tuning.initialization,
         trainable_token_indices=_token_indices(model, token_ids, tied, tuning.modules_to_save),
         ensure_weight_tying=tied and bool(tuning.modules_to_save),
-        revision=revision,
+        revision=facts.revision if facts.hub_id else None,
     )
 
 
@@ -221,11 +225,10 @@ def _token_indices(
 def add_adapter(
     model: PreTrainedModel,
     tuning: LoraTuning,
+    facts: ModelFacts,
     *,
     seed: int,
     token_ids: Sequence[int] = (),
-    existing: AdapterFacts | None = None,
-    revision: str | None = None,
     start_folder: Path | None = None,
 ) -> PeftModel:
     """The model with an adapter to train, new or continued, and all its own weights frozen.
@@ -237,16 +240,33 @@ def add_adapter(
     from peft import PeftModel, get_peft_model
     from transformers import set_seed
 
-    if existing is not None:
-        return PeftModel.from_pretrained(model, existing.path, is_trainable=True)
+    if facts.adapter is not None:
+        continued = PeftModel.from_pretrained(model, facts.adapter.path, is_trainable=True)
+        _show_output_bias(continued)
+        return continued
     # The adapter's matrices are drawn at random: the same on every rank and after every resume.
     set_seed(seed)
-    tuned = get_peft_model(model, build_lora_config(tuning, model, token_ids, revision))
+    tuned = get_peft_model(model, build_lora_config(tuning, model, facts, token_ids))
+    _show_output_bias(tuned)
     if tuning.initialization in CHANGES_BASE:
         if start_folder is None:
             raise ValueError(f"initialization={tuning.initialization} needs a folder for the adapter's start")
         tuned.save_pretrained(str(start_folder), save_embedding_layers=False)
     return tuned
+
+
+def _show_output_bias(model: PeftModel) -> None:
+    """Let an output layer with trained rows show its bias, which is none in nearly every model.
+
+    TRL's loss multiplies by `lm_head.weight` and asks for `lm_head.bias`; peft's wrapper around trained rows
+    passes on the first only.
+    """
+    from peft.utils.other import TrainableTokensWrapper
+
+    for module in model.modules():
+        if isinstance(module, TrainableTokensWrapper) and hasattr(module.original_module, "bias"):
+            # Not an attribute of the module: a bias would be registered, and saved, a second time.
+            module.__dict__["bias"] = module.original_module.bias
 
 
 def merge_base(facts: ModelFacts, folder: Path, tokenizer: Any) -> ModelFacts:

@@ -140,8 +140,12 @@ def _save_full(model: Any, folder: Path, precision: str, state: Mapping[str, tor
 
     dtype = torch_dtype(precision)
     tensors = model.state_dict() if state is None else state
+    # A shared weight is written once; transformers finds sharing by memory, which casting parts.
+    shared = set(model.all_tied_weights_keys)
     cast = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name not in shared
     }
     held, model.config.dtype = model.config.dtype, dtype
     # Trainer switches the cache off for training; whoever loads the model wants it for generating.

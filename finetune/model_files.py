@@ -32,7 +32,8 @@ MAX_ADAPTERS = 8  # adapters on adapters; a chain longer than this is a loop
 EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head)$")
 INPUT = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|tokens_embed)\.weight$")
 OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
-EXPERT = re.compile(r"\.experts?\.|\.(gate|router|router\.\w+)$")
+# What a mixture of experts fuses when it is loaded, and every layer whose name peft takes for a fused one.
+EXPERT = re.compile(r"\.experts?\.|\.(gate|router|router\.\w+|gate_proj|up_proj|down_proj|w[123])$")
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _parameters(tensors: Mapping[str, Tensor], tied: bool) -> int:
 
 
 def _linear_shapes(tensors: Mapping[str, Tensor], model_type: str) -> dict[str, tuple[int, int]]:
-    """The layers that can get an adapter; a mixture's experts are not, as loading fuses them."""
+    """The layers that can get an adapter; in a mixture of experts those outside its experts."""
     has_experts = any(".experts." in name for name in tensors)
     shapes = {}
     for name, tensor in tensors.items():

@@ -46,7 +46,9 @@ def _refuse(name: str, revision: str | None, error: Exception) -> NoReturn:
         what, mend = "the repository has no such revision", "check model.revision"
     elif isinstance(answer, hub.RepositoryNotFoundError):
         what = "no such folder here and no such repository on the hub"
-        mend = nearby(name, Path()) or "check the spelling, and set HF_TOKEN in the environment if it is private"
+        mend = (
+            nearby(name, Path()) or "check the spelling, and set HF_TOKEN in the environment if it is private"
+        )
     elif isinstance(answer, hub.HfHubHTTPError):
         what = f"the hub answered with error {answer.response.status_code}"
         mend = "try again later, or give a local folder as model.name"

@@ -13,7 +13,9 @@ from pathlib import Path
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def _handler(repositories: dict[str, Path], refusals: dict[str, tuple[int, str]]) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    repositories: dict[str, Path], refusals: dict[str, tuple[int, str]]
+) -> type[BaseHTTPRequestHandler]:
     class Hub(BaseHTTPRequestHandler):
         requests: list[str]
 
@@ -44,7 +46,8 @@ def _handler(repositories: dict[str, Path], refusals: dict[str, tuple[int, str]]
         def _tree(self, name: str) -> list[dict[str, object]]:
             files = sorted(repositories[name].iterdir())
             return [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT} for file in files
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT}
+                for file in files
             ]
 
         def _file(self, path: Path) -> None:

@@ -41,7 +41,11 @@ def ask(questions: list[tuple[str, str | None, bool]], home: Path, **environment
     inherited = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     settings = {**inherited, "HF_HOME": str(home), "HF_TOKEN": SECRET, **environment}
     result = subprocess.run(
-        [sys.executable, "-c", CLIENT, json.dumps(questions)], capture_output=True, text=True, env=settings, cwd=home
+        [sys.executable, "-c", CLIENT, json.dumps(questions)],
+        capture_output=True,
+        text=True,
+        env=settings,
+        cwd=home,
     )
     assert result.returncode == 0, result.stderr
     assert SECRET not in result.stdout + result.stderr
@@ -56,7 +60,11 @@ def answers(random_model_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     (pickled / "pytorch_model.bin").write_bytes(b"x")
     (home / "modle").mkdir()
     repositories = {"org/model": random_model_folder, "org/pickled": pickled}
-    refusals = {"org/gated": (403, "GatedRepo"), "org/private": (401, "RepoNotFound"), "org/broken": (403, "")}
+    refusals = {
+        "org/gated": (403, "GatedRepo"),
+        "org/private": (401, "RepoNotFound"),
+        "org/broken": (403, ""),
+    }
     questions: list[tuple[str, str | None, bool]] = [
         ("org/model", None, False),
         ("org/model", "nosuch", False),
@@ -104,7 +112,12 @@ def test_a_cached_model_needs_no_network(answers: dict[str, Any]) -> None:
         ("online", "org/broken@None", "answered with error 403", "to a token that can read it"),
         ("online", "org/pickled@None", "has no safetensors weights", "convert the weights"),
         ("online", "model@None", "no such repository on the hub", "did you mean the folder modle?"),
-        ("early", "org/model@None", "model.safetensors is not in the local cache", "where there is a network"),
+        (
+            "early",
+            "org/model@None",
+            "model.safetensors is not in the local cache",
+            "where there is a network",
+        ),
         ("offline", "org/absent@None", "config.json is not in the local cache", "where there is a network"),
     ],
 )
@@ -117,6 +130,8 @@ def test_each_refusal_of_the_hub_is_told_apart(
     assert what in found and mend in found.rpartition("; ")[2]
 
 
-@pytest.mark.parametrize("name, possible", [("Qwen/Qwen3-0.6B", True), ("gpt2", True), ("a/b/c", False), ("../x", False)])
+@pytest.mark.parametrize(
+    "name, possible", [("Qwen/Qwen3-0.6B", True), ("gpt2", True), ("a/b/c", False), ("../x", False)]
+)
 def test_only_hub_names_are_asked_for(name: str, possible: bool) -> None:
     assert is_hub_id(name) is possible

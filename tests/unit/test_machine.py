@@ -34,7 +34,9 @@ def test_the_device_is_the_one_torch_finds() -> None:
         assert machine.devices == torch.cuda.device_count()
     assert machine.cores == len(os.sched_getaffinity(0))
     pages = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert 0 < machine.device_memory <= max(pages, machine.device_memory if machine.device == "cuda" else pages)
+    assert (
+        0 < machine.device_memory <= max(pages, machine.device_memory if machine.device == "cuda" else pages)
+    )
 
 
 def test_versions_are_those_installed() -> None:
@@ -88,7 +90,8 @@ def test_all_missing_packages_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "have, sound", [("2.6.0", True), ("2.13.0+cpu", True), ("2.5.9", False), ("2.6.0rc1", True), ("10.0", True)]
+    "have, sound",
+    [("2.6.0", True), ("2.13.0+cpu", True), ("2.5.9", False), ("2.6.0rc1", True), ("10.0", True)],
 )
 def test_versions_compare_by_number(have: str, sound: bool) -> None:
     versions = {**{key: "99.0" for key in FLOORS}, "torch": have}

@@ -47,6 +47,7 @@ class Composed:
     choices: dict[str, str]  # group → option
     recipe: str | None
     yaml: str  # as `--cfg job` prints it; usable as a recipe
+    arguments: tuple[str, ...] = ()  # as a person gave them
 
 
 def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
@@ -69,7 +70,8 @@ def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
     given = _checked(_opened(layers), choices, settings, faults)
     if faults:
         raise UserError(faults)
-    return _composed(choices, chosen, given, base)
+    as_given = (*arguments, *(("--recipe", recipe) if recipe is not None else ()))
+    return replace(_composed(choices, chosen, given, base), arguments=as_given)
 
 
 def _composed(

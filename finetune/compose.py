@@ -1,4 +1,4 @@
-"""From overrides and a recipe to one typed configuration, through Hydra, with every fault found on the way."""
+"""From overrides and a recipe to one typed configuration, through Hydra; every fault is found on the way."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from finetune.config import MISSING, NOT_IDENTITY, OPEN_KEYS, RunConfig, flatten
+from omegaconf import MISSING
+
+from finetune.config import NOT_IDENTITY, OPEN_KEYS, RunConfig, flatten
 from finetune.errors import Fault, UserError, did_you_mean, listed
 from finetune.overrides import Assignment, group_choice, is_group, parse_override, split_overrides
 from finetune.recipe import OWN_PATHS, Recipe, read_recipe
@@ -22,6 +23,7 @@ from finetune.settings import (
     converted,
     open_key,
     option_kind,
+    outside,
     schema_of,
     sections_of,
     settings_of,
@@ -49,7 +51,7 @@ class Composed:
 
 
 def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
-    """The configuration that overrides make, on top of a recipe, of the options' files and of the schema's defaults.
+    """The configuration that overrides make, on top of a recipe, the options' files and the schema's defaults.
 
     Every fault that can be found is raised at once as a UserError.
     """
@@ -76,8 +78,7 @@ def _composed(
     choices: dict[str, str], chosen: list[Assignment], given: dict[str, Assignment], base: Recipe | None
 ) -> Composed:
     tree = _through_hydra(choices, given)
-    faults = _unresolved(tree, given) + _missing(tree)
-    if faults:
+    if faults := _missing(tree, given):
         raise UserError(faults)
     from omegaconf import OmegaConf
 
@@ -124,11 +125,17 @@ def options_of(group: str) -> list[str]:
 
 def _unknown_option(choice: Assignment) -> Fault:
     group, option, names = choice.key, str(choice.value), options_of(choice.key)
-    what = f"no option {shown(option)}; known are {listed(names, 40)}"
+    what = f"no option {shown(option)}" + (f"; known are {listed(names, 40)}" if names else "")
     if group == "model":
-        return Fault(choice.where, what, did_you_mean(option, names) or f"for any other model write model.name={option}")
+        return Fault(
+            choice.where,
+            what,
+            did_you_mean(option, names) or f"for any other model write model.name={option}",
+        )
     if group == "data":
-        return Fault(choice.where, what, did_you_mean(option, names) or f"for your own rows write data.train={option}")
+        return Fault(
+            choice.where, what, did_you_mean(option, names) or f"for your own rows write data.train={option}"
+        )
     return Fault(choice.where, what, did_you_mean(option, names, f"did you mean {group}={{}}?"))
 
 
@@ -163,7 +170,7 @@ def _harmless(assignment: Assignment, faults: list[Fault]) -> bool:
 
 
 def _opened(layers: list[Assignment]) -> list[Assignment]:
-    """The same, with a mapping given to an open key as a whole turned into one assignment for each of its keys."""
+    """The same, with a mapping given to an open key as a whole made one assignment for each of its keys."""
     opened = []
     for layer in layers:
         if layer.key in OPEN_KEYS and isinstance(layer.value, dict):
@@ -190,9 +197,9 @@ def _checked(
 def _check(
     layer: Assignment, choices: Mapping[str, str], settings: Mapping[str, Setting], faults: list[Fault]
 ) -> Assignment | None:
-    if isinstance(layer.value, str) and "${" in layer.value:
-        return layer
     mapping = open_key(layer.key)
+    if layer.text == MISSING and (mapping or layer.key in settings):
+        return replace(layer, value=MISSING)
     if mapping == "method.trl":
         found = check_trl(choices["method"], layer.key.removeprefix("method.trl."), layer.value, layer.where)
         faults += found
@@ -204,15 +211,22 @@ def _check(
         faults.append(_misplaced(layer, choices))
         return None
     try:
-        return replace(layer, value=_plain_path(layer.key, converted(setting, layer.value, layer.text)))
+        value = converted(setting, layer.value, layer.text)
     except ValueError as error:
         faults.append(Fault(layer.where, str(error), _example(setting)))
         return None
+    for item in value if isinstance(value, list) else [value]:
+        if wrong := outside(item, setting.metadata):
+            faults.append(Fault(layer.where, *wrong))
+            return None
+    return replace(layer, value=_plain_path(layer.key, value))
 
 
 def _check_column(layer: Assignment, faults: list[Fault]) -> Assignment | None:
     if layer.value is None or isinstance(layer.value, (list, dict)):
-        faults.append(Fault(layer.where, f"{shown(layer.value)} is not a column's name", f"write {layer.key}=question"))
+        faults.append(
+            Fault(layer.where, f"{shown(layer.value)} is not a column's name", f"write {layer.key}=question")
+        )
         return None
     return replace(layer, value=layer.text if layer.text is not None else str(layer.value))
 
@@ -221,7 +235,9 @@ def _misplaced(layer: Assignment, choices: Mapping[str, str]) -> Fault:
     if layer.key in sections_of(choices) or layer.key in OPEN_KEYS:
         if layer.value in ({}, None):
             return Fault(layer.where, "holds nothing", "remove it, or set something in it")
-        return Fault(layer.where, f"{shown(layer.value)} is not a mapping", f"set one of its keys: {layer.key}.<key>")
+        return Fault(
+            layer.where, f"{shown(layer.value)} is not a mapping", f"set one of its keys: {layer.key}.<key>"
+        )
     return Fault(layer.where, *unknown_key(layer.key, choices))
 
 
@@ -254,45 +270,36 @@ def _through_hydra(choices: Mapping[str, str], given: Mapping[str, Assignment]) 
     return tree
 
 
-def _unresolved(tree: Any, given: Mapping[str, Assignment]) -> list[Fault]:
-    """References (`${training.epochs}`) that lead nowhere or in a circle."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    faults = []
-    for key, assignment in given.items():
-        if not isinstance(assignment.value, str) or "${" not in assignment.value:
-            continue
-        try:
-            OmegaConf.select(tree, key, throw_on_missing=True)
-        except RecursionError:
-            faults.append(Fault(assignment.where, f"{assignment.value} refers to itself in a circle", "write the value"))
-        except OmegaConfBaseException:
-            faults.append(
-                Fault(assignment.where, f"{assignment.value} refers to nothing that fits here", "write the value")
-            )
-    return faults
+# What to do about the two settings that every run must be given.
+FIRST_STEPS = {
+    "model.name": ("no model is chosen", "write model=tiny, or model.name=Qwen/Qwen3-0.6B for any other"),
+    "data.train": (
+        "no training rows are given",
+        "name a file, a folder or a hub id, such as data.train=my.jsonl",
+    ),
+}
 
 
-def _missing(tree: Any) -> list[Fault]:
+def _missing(tree: Any, given: Mapping[str, Assignment]) -> list[Fault]:
+    """Settings that must be given and were not, in the schema or where a file says `???`."""
     from omegaconf import OmegaConf
 
-    said = {
-        "model.name": ("no model is chosen", "pick one with model=tiny, or any other with model.name=Qwen/Qwen3-0.6B"),
-        "data.train": ("no training rows are given", "name a file, a folder or a hub id, such as data.train=my.jsonl"),
-    }
+    missing = {str(key) for key in OmegaConf.missing_keys(tree)}
+    ordered = [key for key in FIRST_STEPS if key in missing] + sorted(missing - FIRST_STEPS.keys())
     return [
-        Fault(str(key), *said.get(str(key), ("must be given", ""))) for key in sorted(OmegaConf.missing_keys(tree))
-    ][::-1]
+        Fault(
+            given[key].where if key in given else key,
+            *FIRST_STEPS.get(key, ("must be given", f"write {key}=…")),
+        )
+        for key in ordered
+    ]
 
 
 def written(config: RunConfig) -> str:
     """The configuration as YAML: a recipe that composes to the same configuration."""
     from omegaconf import OmegaConf
 
-    options = [
-        {group: getattr(config, group).option} for group in GROUPS if typed_options(group)
-    ]
+    options = [{group: getattr(config, group).option} for group in GROUPS if typed_options(group)]
     return OmegaConf.to_yaml(OmegaConf.create({"defaults": options})) + OmegaConf.to_yaml(config)
 
 
@@ -322,7 +329,9 @@ def config_from_dict(plain: Mapping[str, Any]) -> RunConfig:
             settings = {name: item for name, item in value.items() if name != "option"}
             kind = option_kind(key, value["option"]) if "option" in value else type(getattr(shape, key))
             if kind is None:
-                raise UserError.at(key, f"no option {value['option']!r} in this version", "use the version that wrote it")
+                raise UserError.at(
+                    key, f"no option {value['option']!r} in this version", "use the version that wrote it"
+                )
             sections[key] = kind(**settings)
         else:
             sections[key] = value

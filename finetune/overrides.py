@@ -1,7 +1,7 @@
 """Overrides, `key=value`: from the command line's arguments to assignments.
 
-Hydra's grammar reads the values of numbers, switches, lists and mappings. Text and paths are taken as they are
-written, because that grammar knows neither `x(1).jsonl` nor `a=b.jsonl` and would read `/d/a,b.jsonl` as a sweep.
+Hydra's grammar reads the values of numbers, switches, lists and mappings. Text and paths are taken as they
+are written, because that grammar knows neither `x(1).jsonl` nor `a=b.jsonl` and reads `/d/a,b.jsonl` as a sweep.
 """
 
 from __future__ import annotations
@@ -40,19 +40,27 @@ def split_overrides(arguments: Sequence[str], faults: list[Fault]) -> list[tuple
         if argument in ("-m", "--multirun"):
             faults.append(Fault(argument, "sweeps are not supported", "run one command for each value"))
         elif argument.startswith("~") and not equals:
-            faults.append(Fault(argument, "a setting cannot be deleted", "give it another value, such as null"))
+            faults.append(
+                Fault(argument, "a setting cannot be deleted", "give it another value, such as null")
+            )
         elif not equals:
             faults.append(Fault(argument, "is not a setting", "write key=value, such as training.epochs=3"))
         elif not KEY.fullmatch(key):
-            faults.append(Fault(argument, f"'{key}' is not a key", "write key=value, such as training.epochs=3"))
+            faults.append(
+                Fault(argument, f"'{key}' is not a key", "write key=value, such as training.epochs=3")
+            )
         elif key in pairs:
-            faults.append(Fault(key, f"given twice, as {key}={pairs[key]} and {key}={value}", "keep one of them"))
+            faults.append(
+                Fault(key, f"given twice, as {key}={pairs[key]} and {key}={value}", "keep one of them")
+            )
         else:
             pairs[key] = value
     return list(pairs.items())
 
 
-def parse_override(key: str, raw: str, settings: Mapping[str, Setting], faults: list[Fault]) -> Assignment | None:
+def parse_override(
+    key: str, raw: str, settings: Mapping[str, Setting], faults: list[Fault]
+) -> Assignment | None:
     """The assignment that an override makes, or None when it cannot be read (a fault then says why)."""
     setting = settings.get(key)
     if not raw.strip():
@@ -109,7 +117,11 @@ def _by_grammar(key: str, raw: str, setting: Setting | None, faults: list[Fault]
         faults.append(Fault(f"{key}={raw}", what, f"""quote it twice: '{key}="{raw}"'"""))
         return None
     if parsed.is_sweep_override():
-        mend = f"for a list write {key}=[{raw}]" if setting and is_list(setting) else "run one command for each value"
+        mend = (
+            f"for a list write {key}=[{raw}]"
+            if setting and is_list(setting)
+            else "run one command for each value"
+        )
         faults.append(Fault(key, f"'{raw}' {SWEEP}", mend))
         return None
     value = parsed.value()

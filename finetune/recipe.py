@@ -1,10 +1,10 @@
 """Recipes: files that hold the differences of a run from its defaults, in the same keys as the command line.
 
-    defaults:             options of groups, or shorter `tuning: qlora`, as on the command line
-      - tuning: qlora
-    data:
-      train: ./train.jsonl   a path that starts with `./` is relative to the recipe's own folder
-    training.epochs: 2       sections may be nested or dotted
+defaults:             options of groups, or shorter `tuning: qlora`, as on the command line
+  - tuning: qlora
+data:
+  train: ./train.jsonl   a path that starts with `./` is relative to the recipe's own folder
+training.epochs: 2       sections may be nested or dotted
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from finetune.settings import GROUPS
 from finetune.shipped import recipes_folder
 from finetune.yaml_files import Entry, read_entries
 
-# Where `./` means the recipe's folder. Not `model.name`, where `./tiny` is a folder and `tiny` the embedded model.
+# Where `./` means the recipe's folder. Not `model.name`, where `./tiny` is a folder and `tiny` is ours.
 OWN_PATHS = ("data.train", "data.eval", "model.chat_template")
 
 
@@ -64,7 +64,9 @@ def read_recipe(name: str) -> Recipe:
         kind = choices if assignment.key in GROUPS else settings
         if assignment.key in kind:
             first = kind[assignment.key].where.rpartition(":")[2].partition(" ")[0]
-            faults.append(Fault(assignment.where, f"duplicate key (first at line {first})", "keep one of them"))
+            faults.append(
+                Fault(assignment.where, f"duplicate key (first at line {first})", "keep one of them")
+            )
         else:
             kind[assignment.key] = assignment
     if not choices and not settings and not faults:
@@ -84,12 +86,14 @@ def _assignments(name: str, path: Path, faults: list[Fault]) -> list[Assignment]
             continue  # an option without settings, as a written configuration has it
         else:
             value, text = _own_path(entry, path.parent)
-            assignments.append(Assignment(entry.key, value, text, f"{shown}:{entry.line} {entry.key}", source))
+            assignments.append(
+                Assignment(entry.key, value, text, f"{shown}:{entry.line} {entry.key}", source)
+            )
     return assignments
 
 
 def _defaults(entry: Entry, shown: str, source: str, faults: list[Fault]) -> list[Assignment]:
-    """The options in a `defaults:` list, in Hydra's spelling (`- override /tuning: qlora`) or the plain one."""
+    """The options in a `defaults:` list, as Hydra spells them (`- override /tuning: qlora`) or plainly."""
     where = f"{shown}:{entry.line} defaults"
     items = entry.value if isinstance(entry.value, list) else None
     if items is None:
@@ -104,7 +108,9 @@ def _defaults(entry: Entry, shown: str, source: str, faults: list[Fault]) -> lis
         ((key, option),) = item.items()
         group = key.removeprefix("override").strip().removeprefix("/")
         if group not in GROUPS:
-            faults.append(Fault(where, f"'{group}' is not a group", did_you_mean(group, GROUPS) or listed(GROUPS)))
+            faults.append(
+                Fault(where, f"'{group}' is not a group", did_you_mean(group, GROUPS) or listed(GROUPS))
+            )
         elif option is not None:
             chosen.append(Assignment(group, option, str(option), f"{shown}:{entry.line} {group}", source))
     return chosen

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from finetune import config as schema
+from omegaconf import MISSING
+
 from finetune.config import OPEN_KEYS, OPTIONS, PATH_KEYS, RunConfig, flatten
 from finetune.errors import Fault, did_you_mean, listed
 from finetune.methods import METHODS
@@ -55,7 +56,11 @@ def option_kind(group: str, option: str) -> type[Any] | None:
 
 def typed_options(group: str) -> dict[str, type[Any]]:
     """Every option of a group that has settings of its own."""
-    return {name: module.Config for name, module in METHODS.items()} if group == "method" else OPTIONS.get(group, {})
+    return (
+        {name: module.Config for name, module in METHODS.items()}
+        if group == "method"
+        else OPTIONS.get(group, {})
+    )
 
 
 def settings_of(choices: Mapping[str, str]) -> dict[str, Setting]:
@@ -111,7 +116,7 @@ def is_text(setting: Setting) -> bool:
 def converted(setting: Setting, value: Any, text: str | None) -> Any:
     """The value in the setting's type; a ValueError says what is wrong with it."""
     if value is None:
-        if setting.optional and not (setting.kind is Any and setting.default == schema.MISSING):
+        if setting.optional and not (setting.kind is Any and setting.default == MISSING):
             return None
         raise ValueError("may not be null")
     if setting.kind is Any:
@@ -176,10 +181,16 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
             if what := outside(item, metadata):
                 faults.append(Fault(places.get(key, key), *what))
     if config.name is not None and not NAME_RULE.fullmatch(config.name):
-        faults.append(Fault(places.get("name", "name"), f"{config.name[:80]!r} cannot name a run", f"use {NAME_RULE_SAID}"))
+        faults.append(
+            Fault(
+                places.get("name", "name"), f"{config.name[:80]!r} cannot name a run", f"use {NAME_RULE_SAID}"
+            )
+        )
     if config.training.epochs is None and config.training.max_steps is None:
         faults.append(
-            Fault("training.epochs", "neither training.epochs nor training.max_steps is set", "set one of them")
+            Fault(
+                "training.epochs", "neither training.epochs nor training.max_steps is set", "set one of them"
+            )
         )
     return faults
 
@@ -196,7 +207,9 @@ def outside(value: Any, metadata: Mapping[str, Any]) -> tuple[str, str] | None:
         return f"must be a finite number, got {value}", ""
     rule = limits_said(metadata)
     if rule and isinstance(value, (int, float)) and not within(value, metadata):
-        return f"must be {rule}, got {value}", ""
+        return f"must be {rule}, got {value:g}" if isinstance(
+            value, float
+        ) else f"must be {rule}, got {value}", ""
     return None
 
 
@@ -217,22 +230,54 @@ def limits_said(metadata: Mapping[str, Any]) -> str:
         return f"{low}..{high}"
     if below is not None and (low is not None or above is not None):
         return f"in {'[' if low is not None else '('}{low if low is not None else above}, {below})"
-    parts = [f"{sign} {limit}" for sign, limit in ((">=", low), (">", above), ("<=", high), ("<", below)) if limit is not None]
+    parts = [
+        f"{sign} {limit}"
+        for sign, limit in ((">=", low), (">", above), ("<=", high), ("<", below))
+        if limit is not None
+    ]
     return " and ".join(parts)
+
+
+# What other tools call our settings, beside TRL's own names, which the methods list.
+FOREIGN = {
+    "lr": "training.learning_rate",
+    "batch": "training.batch_size",
+    "r": "tuning.rank",
+    "lora_r": "tuning.rank",
+    "lora_rank": "tuning.rank",
+    "lora_alpha": "tuning.alpha",
+    "lora_dropout": "tuning.dropout",
+    "target_modules": "tuning.targets",
+    "lora_target": "tuning.targets",
+    "dataset": "data.train",
+    "base_model": "model.name",
+    "model_name_or_path": "model.name",
+    "num_processes": "launch.processes",
+    "cutoff_len": "data.max_length",
+    "max_seq_length": "data.max_length",
+    "sequence_len": "data.max_length",
+}
 
 
 def unknown_key(key: str, choices: Mapping[str, str]) -> tuple[str, str]:
     """What to say of a key that no setting has, and what was probably meant."""
     known, (group, _, rest) = settings_of(choices), key.partition(".")
-    owners = [option for option, kind in typed_options(group).items() if rest in {f.name for f in dataclasses.fields(kind)}]
+    owners = [
+        option
+        for option, kind in typed_options(group).items()
+        if rest in {f.name for f in dataclasses.fields(kind)}
+    ]
     if rest and owners and group in choices:
         having = " and ".join(f"{group}={option}" for option in owners)
         verb = "has" if len(owners) == 1 else "have"
         return f"{group}={choices[group]} has no such setting", f"{having} {verb} it"
     leaf = key.rpartition(".")[2]
+    foreign = {**METHODS[choices["method"]].OWNED, **FOREIGN}
     same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
     if same_leaf:
         near = did_you_mean(key, same_leaf) or f"did you mean {listed(same_leaf)}?"
+    elif leaf in foreign:
+        near = f"did you mean {foreign[leaf]}?"
     elif "." in key:
         near = did_you_mean(key, known) or _nearest_leaf(leaf, known)
     else:

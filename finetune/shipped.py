@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: beside it in a checkout, inside it when installed from a wheel."""
+"""Where the files that come with the package lie: beside it in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 

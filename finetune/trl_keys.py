@@ -1,4 +1,4 @@
-"""The arguments that TRL's own configuration takes, read from its source: no import of TRL, transformers or torch.
+"""The arguments that TRL's own configuration takes, read from its source without importing it or torch.
 
 Importing a TRL configuration costs seconds; walking the syntax tree of the three files that define one costs
 milliseconds and gives the same names.
@@ -27,7 +27,13 @@ PLAIN: dict[str, type[Any] | tuple[type[Any], ...]] = {
     "list": list,
     "None": type(None),
 }
-SAID = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping"}
+SAID = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "dict": "a mapping",
+}
 
 
 @cache
@@ -60,10 +66,14 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _plain_kinds(annotation: str) -> list[str]:
-    """The plain types that an annotation allows; none when a part of it is not plain, since all may then be right."""
+    """The plain types that an annotation allows; none when a part of it is not plain: then all may be right."""
     kinds = []
     for part in _parts(ast.parse(annotation, mode="eval").body):
-        name = "None" if isinstance(part, ast.Constant) and part.value is None else ast.unparse(part).partition("[")[0]
+        name = (
+            "None"
+            if isinstance(part, ast.Constant) and part.value is None
+            else ast.unparse(part).partition("[")[0]
+        )
         if name not in PLAIN:
             return []
         kinds.append(name)

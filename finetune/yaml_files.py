@@ -34,12 +34,12 @@ class _Reader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not supported", problem_mark=mark)
         return super().compose_node(parent, index)
 
 
-_Reader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))  # type: ignore[no-untyped-call]
+_Reader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
 
 
 def read_text(path: Path, shown: str) -> str:
@@ -51,7 +51,9 @@ def read_text(path: Path, shown: str) -> str:
     if not path.is_file():
         raise UserError.at(shown, "is not a regular file", "name a YAML file")
     if path.stat().st_size > MOST_BYTES:
-        raise UserError.at(shown, f"is over {MOST_BYTES:,} bytes", "a configuration file is small; is this the right one?")
+        raise UserError.at(
+            shown, f"is over {MOST_BYTES:,} bytes", "a configuration file is small; is this the right one?"
+        )
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -72,7 +74,9 @@ def read_entries(path: Path, shown: str, whole: tuple[str, ...] = ()) -> list[En
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
-        raise UserError.at(f"{shown}:{root.start_mark.line + 1}", "must hold `key: value` lines, not a list or a text")
+        raise UserError.at(
+            f"{shown}:{root.start_mark.line + 1}", "must hold `key: value` lines, not a list or a text"
+        )
     walk = _Walk(shown, whole, [])
     entries = list(walk.entries(root, "", 0))
     if walk.faults:
@@ -82,7 +86,7 @@ def read_entries(path: Path, shown: str, whole: tuple[str, ...] = ()) -> list[En
 
 def _root(text: str, shown: str) -> yaml.Node | None:
     try:
-        return _Reader(text).get_single_node()  # type: ignore[no-untyped-call, no-any-return]
+        return _Reader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         raise UserError([_syntax_fault(error, text, shown)]) from error
     except yaml.reader.ReaderError as error:
@@ -103,7 +107,9 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str, shown: str) -> Fault:
         return Fault(where, "a tab where YAML wants spaces", "indent with two spaces")
     if error.problem and "anchors" in error.problem:
         return Fault(where, error.problem, "write the value out")
-    return Fault(where, f"not valid YAML ({error.problem})", "check the indentation, colons and quotes of this line")
+    return Fault(
+        where, f"not valid YAML ({error.problem})", "check the indentation, colons and quotes of this line"
+    )
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ class _Walk:
         if node.tag == "tag:yaml.org,2002:float" and FLOAT.match(node.value):
             return float(node.value.replace("_", ""))
         try:
-            return yaml.constructor.SafeConstructor().construct_object(node)  # type: ignore[no-untyped-call]
+            return yaml.constructor.SafeConstructor().construct_object(node)
         except (ValueError, KeyError) as error:
             self._fault(node, f"'{node.value}' cannot be read ({error})", "quote it")
             return None

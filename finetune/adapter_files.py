@@ -129,7 +129,7 @@ def read_adapter(folder: Path) -> AdapterFacts:
         rank=config["r"],
         peft_type=config["peft_type"],
         alpha=float(config["lora_alpha"]),
-        targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+        targets=(targets,) if isinstance(targets, str) else tuple(sorted({name.rpartition(".")[2] for name in targets})),
         base_revision=config.get("revision"),
     )
 

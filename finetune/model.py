@@ -60,6 +60,7 @@ def load_model(
     quantization: QuantizationPlan | None = None,
     device: str = "cpu",
     local_rank: int = 0,
+    sharded: bool = False,
 ) -> PreTrainedModel:
     """The base model, ready to be trained or to get an adapter; its adapter, if it has one, is not loaded here.
 
@@ -75,7 +76,7 @@ def load_model(
             str(folder),
             dtype=held,
             attn_implementation=attention,
-            quantization_config=_bitsandbytes(quantization, precision) if quantization else None,
+            quantization_config=_bitsandbytes(quantization, precision, sharded) if quantization else None,
             device_map={"": _device_name(device, local_rank)} if quantization else None,
             trust_remote_code=facts.trust_remote_code,
             use_safetensors=True,
@@ -100,7 +101,8 @@ def _device_name(device: str, local_rank: int) -> str | int:
     return local_rank if device == "cuda" else device
 
 
-def _bitsandbytes(plan: QuantizationPlan, precision: str) -> BitsAndBytesConfig:
+def _bitsandbytes(plan: QuantizationPlan, precision: str, sharded: bool) -> BitsAndBytesConfig:
+    import torch
     from transformers import BitsAndBytesConfig
 
     if plan.bits == 8:
@@ -110,8 +112,8 @@ def _bitsandbytes(plan: QuantizationPlan, precision: str) -> BitsAndBytesConfig:
         bnb_4bit_quant_type=plan.quant_type,
         bnb_4bit_use_double_quant=plan.double_quantization,
         bnb_4bit_compute_dtype=torch_dtype(precision),
-        # Stored as the precision's own type, so that sharding strategies can treat all weights alike.
-        bnb_4bit_quant_storage=torch_dtype(precision),
+        # FSDP shards weights of one type together, so the packed bits then pose as that type.
+        bnb_4bit_quant_storage=torch_dtype(precision) if sharded else torch.uint8,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class ModelFacts:
     fingerprint: str  # changes when configuration or weights change
     adapter: AdapterFacts | None = None
     quantization: str | None = None  # such as "gptq 4 bits", when the stored weights are quantized
+    other_sizes: Mapping[str, int] = field(default_factory=dict)  # numbers in each module that is not a linear layer
     hub_id: str | None = None  # where the weights are fetched from, when the model is on the hub
     trust_remote_code: bool = False  # the user's word that this very commit's code may run
 
@@ -231,6 +232,7 @@ def _facts(name: str, folder: Path, config: Mapping[str, Any], weights: Weights)
     digest = hashlib.sha256((folder / "config.json").read_bytes() + weights.digest.encode()).hexdigest()
     named = config.get("architectures") or [causal_architectures().get(model_type, "")]
     rows = _embedding_rows(weights.tensors)
+    linear = _linear_shapes(weights.tensors, model_type)
     return ModelFacts(
         name=name,
         path=str(folder),
@@ -244,7 +246,8 @@ def _facts(name: str, folder: Path, config: Mapping[str, Any], weights: Weights)
         parameters=_parameters(weights.tensors, tied),
         dtype=main_dtype(weights.tensors.values()),
         tied_embeddings=tied,
-        linear_shapes=_linear_shapes(weights.tensors, model_type),
+        linear_shapes=linear,
+        other_sizes=_other_sizes(weights.tensors, linear),
         fingerprint=digest,
         quantization=_quantization(config),
     )
@@ -274,6 +277,17 @@ def _linear_shapes(tensors: Mapping[str, Tensor], model_type: str) -> dict[str, 
         out_size, in_size = reversed(tensor.shape) if model_type in TRANSPOSED else tensor.shape
         shapes[layer] = (out_size, in_size)
     return shapes
+
+
+def _other_sizes(tensors: Mapping[str, Tensor], linear: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """Embeddings, norms, output layer, and each layer's experts as the one module that they become when loaded."""
+    sizes: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        module = name.rpartition(".")[0]
+        if module not in linear:
+            fused = re.sub(r"\.experts\..*", ".experts", module)
+            sizes[fused] = sizes.get(fused, 0) + tensor.size
+    return sizes
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,1 @@
+"""`finetune evaluate`: the held-out comparison of what a run made."""

@@ -122,7 +122,7 @@ def run_text_ladder(
     sequences = []
     for row in held_out:
         ids = speech.tokenizer(row["text"], add_special_tokens=False)["input_ids"]
-        ids = [*ids, speech.stop_ids[0]][: speech.context]
+        ids = [*ids, speech.tokenizer.eos_token_id][: speech.context]
         sequences.append((ids, [IGNORED, *ids[1:]]))
     rungs, pad = [], speech.tokenizer.pad_token_id
     for name, opened in ((BASE, models.base), (TUNED, models.tuned)):

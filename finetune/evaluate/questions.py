@@ -33,7 +33,7 @@ class Question:
     answer: Message
     prompt: tuple[int, ...]
     reference: str
-    reference_ids: tuple[int, ...]  # with a stop token at the end
+    reference_ids: tuple[int, ...]  # with the token that ends the turn
 
 
 def ask(row: Row, speech: Speech) -> Question:
@@ -41,16 +41,13 @@ def ask(row: Row, speech: Speech) -> Question:
     earlier, answer = _cut(row)
     tools = row.get("tools")
     prompt = speech.prompt_ids(earlier, tools)
-    text = answer.get("content") or ""
-    if not isinstance(text, str):
-        text = "".join(part.get("text", "") for part in text)
-    if answer.get("tool_calls"):
-        # only the template knows how a call is written
-        tail = speech.whole_ids([*earlier, answer], tools)[len(prompt) :]
-        end = next((at for at, token in enumerate(tail) if token in speech.stop_ids), len(tail))
-        text = speech.tokenizer.decode(tail[:end], skip_special_tokens=True)
+    tail = speech.whole_ids([*earlier, answer], tools)[len(prompt) :]
+    end = next((at for at, token in enumerate(tail) if token in speech.stop_ids), len(tail))
+    # only the template knows how a call is written; text is taken as it is, without what a template adds
+    said = _said(answer)
+    text = speech.tokenizer.decode(tail[:end], skip_special_tokens=True) if answer.get("tool_calls") else said
     ids = speech.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return Question(earlier, tools, answer, tuple(prompt), text, (*ids, speech.stop_ids[0]))
+    return Question(earlier, tools, answer, tuple(prompt), text, (*ids, *tail[end : end + 1]))
 
 
 def with_examples(
@@ -92,6 +89,11 @@ def fingerprint(rows: Sequence[Row]) -> str:
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+def _said(message: Message) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _cut(row: Row) -> tuple[tuple[Message, ...], Message]:

@@ -10,9 +10,10 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune import __version__, log
 from finetune.errors import FinetuneError, UserError, did_you_mean
@@ -91,12 +92,14 @@ def _train(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune import launch, plan
+    from finetune.launch import launch, shown_command
+    from finetune.plan import plan_run
+    from finetune.plan_text import describe
 
-    the_plan = plan.plan_run(composed)
-    print(plan.describe(the_plan), file=sys.stderr if command.json else sys.stdout, flush=True)
-    outcome = launch.launch(the_plan)
-    return _print(json.dumps(asdict(outcome)) if command.json else outcome.describe())
+    plan = plan_run(composed)
+    print(describe(plan, shown_command(plan)), file=sys.stderr if command.json else sys.stdout, flush=True)
+    outcome = launch(plan, composed)
+    return _print(json.dumps(outcome) if command.json else _said(outcome))
 
 
 def _plan(command: Command) -> int:
@@ -105,10 +108,12 @@ def _plan(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune import plan
+    from finetune.launch import shown_command
+    from finetune.plan import as_json, plan_run
+    from finetune.plan_text import describe
 
-    the_plan = plan.plan_run(composed)
-    return _print(json.dumps(plan.as_json(the_plan)) if command.json else plan.describe(the_plan))
+    plan = plan_run(composed)
+    return _print(json.dumps(as_json(plan)) if command.json else describe(plan, shown_command(plan)))
 
 
 def _evaluate(command: Command) -> int:
@@ -116,7 +121,7 @@ def _evaluate(command: Command) -> int:
         raise UserError.at("evaluate", "nothing to evaluate is given", "name a run, such as runs/my-run")
     from finetune import evaluate
 
-    return evaluate.command(command.arguments[0], command.arguments[1:], command.json)
+    return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
 def _demo(command: Command) -> int:
@@ -124,7 +129,7 @@ def _demo(command: Command) -> int:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
     from finetune import demo
 
-    return demo.command(command.json)
+    return demo.command(json_output=command.json)
 
 
 FLAGS = {
@@ -233,8 +238,20 @@ def _print(text: str) -> int:
     return 0
 
 
+def _said(outcome: Mapping[str, Any]) -> str:
+    """What a run left, and what to type next."""
+    status, run_dir = str(outcome["status"]).replace("_", " "), outcome["run_dir"]
+    loss = outcome["train_loss"]
+    lines = [
+        f"{status}: {outcome['steps']:,} steps" + ("" if loss is None else f", training loss {loss:.4g}")
+    ]
+    return "\n".join([*lines, f"saved {outcome['artefact']}", f"next: finetune evaluate {run_dir}"])
+
+
 def _say(error: FinetuneError, debug: bool) -> int:
-    lines = error.lines() if isinstance(error, UserError) else [f"error: {error}"]
+    lines = (
+        error.lines() if isinstance(error, UserError) else [f"error: {str(error).removeprefix('error: ')}"]
+    )
     if debug:
         traceback.print_exc()
     print("\n".join(lines), file=sys.stderr)

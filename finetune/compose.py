@@ -51,7 +51,7 @@ class Composed:
 
 
 def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
-    """The configuration that overrides make, on top of a recipe, the options' files and the schema's defaults.
+    """The configuration that overrides make on top of a recipe, the options' files and the schema's defaults.
 
     Every fault that can be found is raised at once as a UserError.
     """

@@ -1,7 +1,7 @@
 """Overrides, `key=value`: from the command line's arguments to assignments.
 
 Hydra's grammar reads the values of numbers, switches, lists and mappings. Text and paths are taken as they
-are written, because that grammar knows neither `x(1).jsonl` nor `a=b.jsonl` and reads `/d/a,b.jsonl` as a sweep.
+are written: that grammar knows neither `x(1).jsonl` nor `a=b.jsonl`, and takes `/d/a,b.jsonl` for a sweep.
 """
 
 from __future__ import annotations

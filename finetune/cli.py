@@ -198,6 +198,12 @@ def _parse(verb: str, arguments: list[str]) -> Command:
     )
 
 
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """The overrides and the recipe among the arguments of `train`."""
+    command = _parse("train", list(arguments))
+    return list(command.arguments), command.recipe
+
+
 def _nearest_flag(flag: str, allowed: dict[str, bool]) -> str:
     return did_you_mean(flag, allowed) or f"known are {', '.join(allowed)}"
 

@@ -24,11 +24,11 @@ OPENING = """# Settings
 Generated from `finetune/config.py` and `finetune/methods/` by `python -m finetune.reference`: change those
 instead of this page.
 
-A setting is given on the command line as `key=value`, in a recipe as `key: value`. The command line wins over
-the recipe, the recipe over the option's file in `configs/`, and that over the default below. With a default of
-`null` the plan chooses by device, model, method or data, or does without; `finetune plan` shows what was chosen
-and why. *Same run* marks the settings that do not make another run: with a new value of one, the same run goes
-on.
+A setting is given on the command line as `key=value`, in a recipe as `key: value`. The command line wins
+over the recipe, the recipe over the option's file in `configs/`, and that over the default below. With a
+default of `null` the plan chooses by device, model, method or data, or does without; `finetune plan` shows
+what was chosen and why. *Same run* marks the settings that do not make another run: with a new value of one,
+the same run goes on.
 
 `method.trl.<key>` takes any argument of TRL's own configuration for the method, but those that a key of ours
 decides.

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune import __version__, log
 from finetune.errors import FinetuneError, UserError, did_you_mean
@@ -196,6 +197,12 @@ def _parse(verb: str, arguments: list[str]) -> Command:
     )
 
 
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """The overrides and the recipe among the arguments of `train`."""
+    command = _parse("train", list(arguments))
+    return list(command.arguments), command.recipe
+
+
 def _nearest_flag(flag: str, allowed: dict[str, bool]) -> str:
     return did_you_mean(flag, allowed) or f"known are {', '.join(allowed)}"
 
@@ -236,8 +243,20 @@ def _print(text: str) -> int:
     return 0
 
 
+def _said(outcome: Mapping[str, Any]) -> str:
+    """What a run left, and what to type next."""
+    status, run_dir = str(outcome["status"]).replace("_", " "), outcome["run_dir"]
+    loss = outcome["train_loss"]
+    lines = [
+        f"{status}: {outcome['steps']:,} steps" + ("" if loss is None else f", training loss {loss:.4g}")
+    ]
+    return "\n".join([*lines, f"saved {outcome['artefact']}", f"next: finetune evaluate {run_dir}"])
+
+
 def _say(error: FinetuneError, debug: bool) -> int:
-    lines = error.lines() if isinstance(error, UserError) else [f"error: {error}"]
+    lines = (
+        error.lines() if isinstance(error, UserError) else [f"error: {str(error).removeprefix('error: ')}"]
+    )
     if debug:
         traceback.print_exc()
     print("\n".join(lines), file=sys.stderr)

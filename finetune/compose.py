@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from finetune.config import NOT_IDENTITY, OPEN_KEYS, RunConfig, flatten
-from finetune.errors import Fault, UserError, did_you_mean, listed
+from finetune.errors import SHOWN_FAULTS, Fault, UserError, did_you_mean, listed
 from finetune.overrides import Assignment, group_choice, is_group, parse_override, split_overrides
 from finetune.recipe import OWN_PATHS, Recipe, read_recipe
 from finetune.refused import refused
@@ -51,13 +51,13 @@ class Composed:
 
 
 def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
-    """The configuration that overrides make, on top of a recipe, the options' files and the schema's defaults.
+    """The configuration that overrides make on top of a recipe, the options' files and the schema's defaults.
 
     Every fault that can be found is raised at once as a UserError.
     """
     faults: list[Fault] = []
     base = read_recipe(recipe) if recipe is not None else None
-    pairs = [pair for pair in split_overrides(arguments, faults) if _allowed(*pair, faults)]
+    pairs = split_overrides(arguments, faults)
     chosen = _chosen(pairs, base, faults)
     choices = {**_default_choices(), **{choice.key: choice.value for choice in chosen}}
     settings = settings_of(choices)
@@ -89,14 +89,6 @@ def _composed(
     return Composed(config, sources, choices, base.name if base else None, written(config))
 
 
-def _allowed(key: str, raw: str, faults: list[Fault]) -> bool:
-    """Whether an override may be given at all; a refused one becomes a fault and is looked at no further."""
-    fault = refused(key, raw, key)
-    if fault:
-        faults.append(fault)
-    return fault is None
-
-
 def _default_choices() -> dict[str, str]:
     (entry,) = read_entries(configs_folder() / "config.yaml", "configs/config.yaml")
     options = [item for item in entry.value if isinstance(item, dict)]
@@ -125,6 +117,8 @@ def options_of(group: str) -> list[str]:
 
 def _unknown_option(choice: Assignment) -> Fault:
     group, option, names = choice.key, str(choice.value), options_of(choice.key)
+    if choice.value is None:
+        return Fault(choice.where, "names no option", f"known are {listed(names, 40)}")
     what = f"no option {shown(option)}" + (f"; known are {listed(names, 40)}" if names else "")
     if group == "model":
         return Fault(
@@ -208,7 +202,8 @@ def _check(
         return _check_column(layer, faults)
     setting = settings.get(layer.key)
     if setting is None:
-        faults.append(_misplaced(layer, choices))
+        hinted = len(faults) < SHOWN_FAULTS
+        faults.append(_misplaced(layer, choices) if hinted else Fault(layer.where, "unknown key"))
         return None
     try:
         value = converted(setting, layer.value, layer.text)

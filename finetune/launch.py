@@ -25,7 +25,7 @@ from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose
 from finetune.errors import FinetuneError, Interrupted, RunFailed, UserError
 from finetune.launch_command import accelerate_config, rank_command
-from finetune.log import logger, set_up
+from finetune.log import log, set_up
 from finetune.plan import PLAN_FILE, RunPlan, as_json, load_plan, plan_run
 from finetune.rundir import (
     OUTCOME,
@@ -66,7 +66,7 @@ def where_to_continue(plan: RunPlan) -> str | None:
     """The checkpoint that the run continues from, if any; those that do not verify are named."""
     found = checkpoint.choose(Path(plan.run_dir), plan.config.resume)
     for fault in found.skipped:
-        logger().warning(f"not continued from: {fault}")
+        log.warning(f"not continued from: {fault}")
     return str(found.newest.path) if found.newest else None
 
 
@@ -222,7 +222,7 @@ def _lead(composed: Composed, word: Path) -> int:
     run_dir = Path(plan.run_dir)
     check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps)
     if already_finished(plan):
-        logger().info(f"{run_dir} has finished already")
+        log.info(f"{run_dir} has finished already")
         write_json(word, {"failed": 0})
         return 0
     plan = dataclasses.replace(plan, resume_from=where_to_continue(plan))

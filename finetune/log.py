@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-NAME = "finetune"
+log = logging.getLogger("finetune")
 COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
 
 # Read by the libraries when they are imported, so set before any of them is. A user's own value stays.
@@ -15,17 +15,9 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "BITSANDBYTES_NOWELCOME": "1",
 }
-
-
-def logger() -> logging.Logger:
-    """The program's logger."""
-    return logging.getLogger(NAME)
 
 
 def rank() -> int:
@@ -41,14 +33,13 @@ def set_up(debug: bool = False) -> None:
     if not debug:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-    found = logger()
-    found.setLevel(logging.DEBUG if debug else logging.INFO if rank() == 0 else logging.WARNING)
-    found.propagate = False
-    for handler in list(found.handlers):
-        found.removeHandler(handler)
+    log.setLevel(logging.DEBUG if debug else logging.INFO if rank() == 0 else logging.WARNING)
+    log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain(rank(), coloured=sys.stderr.isatty() and "NO_COLOR" not in os.environ))
-    found.addHandler(handler)
+    log.addHandler(handler)
 
 
 class _Plain(logging.Formatter):

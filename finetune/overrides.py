@@ -1,11 +1,12 @@
 """Overrides, `key=value`: from the command line's arguments to assignments.
 
 Hydra's grammar reads the values of numbers, switches, lists and mappings. Text and paths are taken as they
-are written, because that grammar knows neither `x(1).jsonl` nor `a=b.jsonl` and reads `/d/a,b.jsonl` as a sweep.
+are written: that grammar knows neither `x(1).jsonl` nor `a=b.jsonl`, and takes `/d/a,b.jsonl` for a sweep.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from typing import Any
 
 from finetune.config import OPEN_KEYS, PATH_KEYS
 from finetune.errors import Fault
+from finetune.refused import refused
 from finetune.settings import GROUPS, Setting, is_list, is_text, open_key
 
 KEY = re.compile(r"[A-Za-z_][\w-]*(?:[./@:][\w.@:/-]+)?")
+ROWS = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 SWEEP = "is a sweep over several values, which is not supported"
 
 
@@ -31,24 +34,13 @@ class Assignment:
 
 
 def split_overrides(arguments: Sequence[str], faults: list[Fault]) -> list[tuple[str, str]]:
-    """Keys and raw values, in order; whatever is not `key=value`, or is given twice, becomes a fault."""
+    """Keys and raw values, in order; whatever is not `key=value`, is refused or given twice becomes a fault."""
     pairs: dict[str, str] = {}
     for argument in arguments:
-        stripped = argument.lstrip("+")
-        key, equals, value = stripped.partition("=")
+        key, equals, value = argument.lstrip("+").partition("=")
         key = key.strip()
-        if argument in ("-m", "--multirun"):
-            faults.append(Fault(argument, "sweeps are not supported", "run one command for each value"))
-        elif argument.startswith("~") and not equals:
-            faults.append(
-                Fault(argument, "a setting cannot be deleted", "give it another value, such as null")
-            )
-        elif not equals:
-            faults.append(Fault(argument, "is not a setting", "write key=value, such as training.epochs=3"))
-        elif not KEY.fullmatch(key):
-            faults.append(
-                Fault(argument, f"'{key}' is not a key", "write key=value, such as training.epochs=3")
-            )
+        if fault := _not_a_setting(argument, key if equals else None) or refused(key, value, key):
+            faults.append(fault)
         elif key in pairs:
             faults.append(
                 Fault(key, f"given twice, as {key}={pairs[key]} and {key}={value}", "keep one of them")
@@ -56,6 +48,23 @@ def split_overrides(arguments: Sequence[str], faults: list[Fault]) -> list[tuple
         else:
             pairs[key] = value
     return list(pairs.items())
+
+
+def _not_a_setting(argument: str, key: str | None) -> Fault | None:
+    """Why an argument is no `key=value`, if it is none."""
+    if argument in ("-m", "--multirun"):
+        return Fault(argument, "sweeps are not supported", "run one command for each value")
+    if key is not None and KEY.fullmatch(key):
+        return None
+    if argument.startswith("~") and key is None:
+        return Fault(argument, "a setting cannot be deleted", "give it another value, such as null")
+    if key is None and (fault := refused("", argument, "an argument")):
+        return fault
+    if key is None and (os.path.exists(argument) or argument.endswith(ROWS)):
+        return Fault(argument, "is not a setting", f"for training rows write data.train={argument}")
+    return Fault(
+        argument if key is None else key, "is not a setting", "write key=value, such as training.epochs=3"
+    )
 
 
 def parse_override(

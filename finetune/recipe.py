@@ -41,14 +41,15 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe: a name of ours, or the path of a recipe's file or folder."""
+    """The file of a recipe: a name of ours, or the path of a file, a recipe's folder or a run directory."""
     names = recipe_names()
     if name in names:
         return recipes_folder() / name / "recipe.yaml"
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path / "recipe.yaml"
-    if path.exists() or path.suffix in (".yaml", ".yml") or os.sep in name:
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
+        run = path / "config.yaml"  # of a run directory: the same run again
+        return run if os.path.isfile(run) else path / "recipe.yaml"
+    if os.path.exists(path) or path.suffix in (".yaml", ".yml") or os.sep in name:
         return path
     known = f"known are {listed(names)}" if names else "give the path of a recipe file"
     raise UserError.at(f"--recipe {name}", "no such recipe", did_you_mean(name, names) or known)

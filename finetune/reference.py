@@ -21,14 +21,14 @@ from finetune.shipped import PACKAGE, configs_folder
 PAGE = PACKAGE.parent / "docs" / "config-reference.md"
 OPENING = """# Settings
 
-Generated from `finetune/config.py` and `finetune/methods/` by `python -m finetune.reference`; change those, not
-this page.
+Generated from `finetune/config.py` and `finetune/methods/` by `python -m finetune.reference`: change those
+instead of this page.
 
-A setting is given on the command line as `key=value`, in a recipe as `key: value`. Where a key is given more than
-once, the command line wins over the recipe, the recipe over the option's file in `configs/`, and that over the
-default below. With a default of `null` the plan chooses by device, model, method or data, or does without;
-`finetune plan` shows what was chosen and why. *Same run* marks the settings that do not make another run: with a
-new value of one, the same run goes on.
+A setting is given on the command line as `key=value`, in a recipe as `key: value`. The command line wins
+over the recipe, the recipe over the option's file in `configs/`, and that over the default below. With a
+default of `null` the plan chooses by device, model, method or data, or does without; `finetune plan` shows
+what was chosen and why. *Same run* marks the settings that do not make another run: with a new value of one,
+the same run goes on.
 
 `method.trl.<key>` takes any argument of TRL's own configuration for the method, but those that a key of ours
 decides.

@@ -21,11 +21,7 @@ REFERENCE = re.compile(r"\$\{\s*(?:([\w.]+)\s*:)?\s*([^},]*)")
 def refused(key: str, value: Any, where: str) -> Fault | None:
     """Why this assignment may not stand in a configuration, if so. A secret is never repeated."""
     if _is_secret(key, value):
-        return Fault(
-            where if where != key else key,
-            "looks like a secret",
-            "put it in the environment, not in a configuration",
-        )
+        return Fault(where, "looks like a secret", "put it in the environment, not in a configuration")
     if name := _code_key(key, value):
         return Fault(
             where,

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune import checkpoint, launch
 from finetune.config import FullTuning, LoraTuning
-from finetune.log import logger, rank
+from finetune.log import log, rank
 from finetune.methods import METHODS
 from finetune.plan import RunPlan
 from finetune.rundir import OUTCOME, write_json
@@ -49,14 +49,14 @@ def train(plan: RunPlan) -> None:
 
     # 4. Train, or go on training.
     if plan.resume_from:
-        logger().info(f"continuing from step {resume_step} of {plan.batch.steps}")
+        log.info(f"continuing from step {resume_step} of {plan.batch.steps}")
     started = time.monotonic()
     with watch.stops.listening():
         trainer.train(resume_from_checkpoint=plan.resume_from)
     if stopped := watch.stops.reason(trainer.state.global_step, plan.command):
         raise stopped
     seconds = time.monotonic() - started
-    logger().info(f"trained {trainer.state.global_step - resume_step} steps in {seconds:.1f} s")
+    log.info(f"trained {trainer.state.global_step - resume_step} steps in {seconds:.1f} s")
 
     # 5. Save the result, and prove that it is what was trained.
     saved = save(plan, trainer, tokenizer)

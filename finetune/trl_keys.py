@@ -7,12 +7,12 @@ milliseconds and gives the same names.
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune.architectures import package_folder
 from finetune.errors import Fault, did_you_mean
 from finetune.methods import METHODS
 
@@ -66,7 +66,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _plain_kinds(annotation: str) -> list[str]:
-    """The plain types that an annotation allows; none when a part of it is not plain: then all may be right."""
+    """The plain types that an annotation allows; none when a part is not plain: then all may be right."""
     kinds = []
     for part in _parts(ast.parse(annotation, mode="eval").body):
         name = (
@@ -120,8 +120,5 @@ def _defined_in(name: str, tree: ast.Module, module: str) -> tuple[str, str]:
 
 def _source(module: str) -> Path:
     package, *rest = module.split(".")
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{package} is not installed", name=package)
-    path = Path(spec.origin).parent.joinpath(*rest)
+    path = package_folder(package).joinpath(*rest)
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 
 from finetune.errors import Fault, UserError, did_you_mean
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 200_000
 DEEPEST = 40
 TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 # YAML 1.1 wants a dot and a signed exponent in a float; `1e-4` is a number to everybody else.
@@ -44,18 +45,19 @@ _Reader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456
 
 def read_text(path: Path, shown: str) -> str:
     """A small text file's content; missing, unreadable and empty files each have their own message."""
-    if not path.exists():
-        raise UserError.at(shown, "no such file", _nearest(path))
-    if path.is_dir():
-        raise UserError.at(shown, "is a folder, not a file", "name the YAML file in it")
-    if not path.is_file():
-        raise UserError.at(shown, "is not a regular file", "name a YAML file")
-    if path.stat().st_size > MOST_BYTES:
-        raise UserError.at(
-            shown, f"is over {MOST_BYTES:,} bytes", "a configuration file is small; is this the right one?"
-        )
     try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise UserError.at(shown, "is a folder, not a file", "name the YAML file in it")
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError.at(shown, "is not a regular file", "name a YAML file")
+        if found.st_size > MOST_BYTES:
+            raise UserError.at(
+                shown, f"is over {MOST_BYTES:,} bytes", "name a configuration file, which is small"
+            )
         text = path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError.at(shown, "no such file", _nearest(path)) from error
     except OSError as error:
         raise UserError.at(shown, f"cannot be read ({error.strerror})", "check its permissions") from error
     except UnicodeDecodeError as error:
@@ -181,7 +183,8 @@ class _Walk:
 
 def _nearest(path: Path) -> str:
     """A hint with the nearest name in the same folder."""
-    folder = path.parent if str(path.parent) else Path()
-    if not folder.is_dir():
-        return f"the folder {folder} does not exist either"
-    return did_you_mean(path.name, [item.name for item in folder.iterdir()]) or "check the path"
+    try:
+        names = [item.name for item in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent} either"
+    return did_you_mean(path.name, names) or "check the path"

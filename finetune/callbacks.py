@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,13 +10,14 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 import numpy as np
+import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune import adapter, checkpoint
@@ -26,6 +28,8 @@ from finetune.plan_checks import seconds
 from finetune.rundir import CHECKPOINTS
 
 METRICS = "metrics.jsonl"
+# A rank that has not reached the end of its step this long after it was told to stop is ended by the system.
+GRACE_SECONDS = 20
 KEPT_METRICS = ("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy", "entropy")
 
 
@@ -81,24 +85,27 @@ class NumberGuard(TrainerCallback):  # type: ignore[misc]
 
 
 class LearningGuard(TrainerCallback):  # type: ignore[misc]
-    """Fail a run whose first step changes nothing."""
+    """Fail a run that does not begin at the step it was to continue from, or whose first steps change nothing."""
 
     def __init__(self, resume_step: int) -> None:
-        self.first = resume_step + 1
+        self.resume_step = resume_step
         self.before: dict[str, float] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
+        if state.global_step != self.resume_step:
+            what = f"the trainer began at step {state.global_step} instead of {self.resume_step}"
+            raise RunFailed(f"error: resume: {what}")
         self.before = adapter.snapshot(model)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
         # The schedule starts at zero, so the first step may be idle by design; by the second something has moved.
-        if state.global_step == self.first + 1 or state.global_step == state.max_steps:
+        if self.before and (state.global_step == self.resume_step + 2 or state.global_step == state.max_steps):
             adapter.check_changed(self.before, model)
-            self.first = -2
+            self.before = {}
 
 
 class Metrics(TrainerCallback):  # type: ignore[misc]
@@ -266,33 +273,39 @@ class Stops(TrainerCallback):  # type: ignore[misc]
         self.out_of_time = False
         self.finished = False
 
-    def listen(self) -> Callable[[], None]:
-        """Take over SIGINT and SIGTERM; the returned function gives them back."""
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over SIGINT and SIGTERM while training."""
         previous = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def give_back() -> None:
+        try:
+            yield
+        finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-        return give_back
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-        print("\nfinishing the step and saving; once more stops at once", file=sys.stderr)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # A rank may be stuck waiting for one that has died; the system then ends it.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(GRACE_SECONDS)
+        elif main_process():
+            print("\nfinishing the step and saving; once more stops at once", file=sys.stderr)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         self.out_of_time = self.limit is not None and time.monotonic() - self.started > self.limit
+        self.signal, self.out_of_time = agree(self.signal, self.out_of_time, args)
         self.finished = state.global_step >= state.max_steps
         if (self.signal is not None or self.out_of_time) and not self.finished:
             control.should_save = control.should_training_stop = control.should_log = True
         return control
 
-    def error(self, step: int, command: str) -> FinetuneError | None:
-        """Why the run ended before its last step, or None when it did not."""
+    def reason(self, step: int, command: str) -> FinetuneError | None:
+        """Why the run has to be continued, or None when it is done."""
         if self.finished:
             return None
         if self.signal is not None:
@@ -301,6 +314,27 @@ class Stops(TrainerCallback):  # type: ignore[misc]
         if self.out_of_time:
             return StoppedEarly(f"training.max_time is over at step {step}, saved; continue with:\n  {command}")
         return None
+
+
+def agree(number: int | None, out_of_time: bool, args: TrainingArguments) -> tuple[int | None, bool]:
+    """Let every rank know what any rank was told, so that all stop at the same step."""
+    if args.world_size == 1:
+        return number, out_of_time
+    told = torch.tensor([number or 0, int(out_of_time)], device=args.device)
+    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+    number, late = told.tolist()
+    return number or None, bool(late)
+
+
+def mean_loss(path: Path) -> float:
+    """The mean training loss over all steps of a run, from its metrics."""
+    total, last = 0.0, 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if "loss" in row:
+            total += row["loss"] * (row["step"] - last)
+            last = row["step"]
+    return total / last if last else math.nan
 
 
 def main_process() -> bool:

@@ -102,6 +102,11 @@ def choose(run_dir: Path, resume: str) -> Found:
     return found
 
 
+def step_of(folder: str | None) -> int:
+    """The step that a checkpoint folder was saved at; 0 for none."""
+    return int(Path(folder).name.rpartition("-")[2]) if folder else 0
+
+
 def sweep(run_dir: Path, after: int) -> None:
     """Delete the checkpoints later than the step that a run continues from."""
     for step, folder in _folders(run_dir):

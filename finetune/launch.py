@@ -40,8 +40,6 @@ from finetune.rundir import (
 
 # How long ranks started directly wait for the first one to check, plan and prepare.
 PREPARE_SECONDS = 3600
-# A rank that does not end by itself this long after it was told to is ended by the system.
-GRACE_SECONDS = 20
 ERRORS = "errors"
 
 

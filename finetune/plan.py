@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ class RunPlan:
     memory: MemoryEstimate
     sources: dict[str, str]  # of each value that is not a default
     warnings: tuple[str, ...]
+    command: str  # that a person types to start or continue the run
+    resume_from: str | None = None  # the checkpoint that the run continues from
 
 
 def plan_run(composed: Composed) -> RunPlan:
@@ -153,6 +156,7 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
         memory=estimate,
         sources=composed.sources,
         warnings=(*facts.data.warnings, *warnings),
+        command=shlex.join(["finetune", "train", *composed.arguments]),
     )
 
 
@@ -269,7 +273,7 @@ def plan_batches(config: RunConfig, data: PreparedData, keep_best: str) -> Batch
         steps=steps,
         epochs=round(steps * effective / rows, 3),
         left_over=0 if training.max_steps else seen - steps * effective,
-        warmup_steps=math.ceil(warmup * steps) if warmup < 1 else int(warmup),
+        warmup_steps=min(math.ceil(warmup * steps), steps // 2) if warmup < 1 else int(warmup),
         log_every=training.log_every or max(1, min(10, steps // 20)),
         save_every=training.save_every or eval_every or cadence,
         eval_every=eval_every,
@@ -318,4 +322,6 @@ def load_plan(run_dir: str | Path) -> RunPlan:
         memory=MemoryEstimate(**stored["memory"]),
         sources=stored["sources"],
         warnings=tuple(stored["warnings"]),
+        command=stored["command"],
+        resume_from=stored["resume_from"],
     )

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune import __version__, log
@@ -91,12 +91,14 @@ def _train(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune import launch, plan
+    from finetune.launch import launch
+    from finetune.plan import plan_run
+    from finetune.plan_text import describe, describe_outcome
 
-    the_plan = plan.plan_run(composed)
-    print(plan.describe(the_plan), file=sys.stderr if command.json else sys.stdout, flush=True)
-    outcome = launch.launch(the_plan)
-    return _print(json.dumps(asdict(outcome)) if command.json else outcome.describe())
+    plan = plan_run(composed)
+    print(describe(plan), file=sys.stderr if command.json else sys.stdout, flush=True)
+    outcome = launch(plan, composed)
+    return _print(json.dumps(outcome) if command.json else describe_outcome(outcome))
 
 
 def _plan(command: Command) -> int:
@@ -105,10 +107,11 @@ def _plan(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune import plan
+    from finetune.plan import as_json, plan_run
+    from finetune.plan_text import describe
 
-    the_plan = plan.plan_run(composed)
-    return _print(json.dumps(plan.as_json(the_plan)) if command.json else plan.describe(the_plan))
+    plan = plan_run(composed)
+    return _print(json.dumps(as_json(plan)) if command.json else describe(plan))
 
 
 def _evaluate(command: Command) -> int:
@@ -116,7 +119,7 @@ def _evaluate(command: Command) -> int:
         raise UserError.at("evaluate", "nothing to evaluate is given", "name a run, such as runs/my-run")
     from finetune import evaluate
 
-    return evaluate.command(command.arguments[0], command.arguments[1:], command.json)
+    return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
 def _demo(command: Command) -> int:
@@ -124,7 +127,7 @@ def _demo(command: Command) -> int:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
     from finetune import demo
 
-    return demo.command(command.json)
+    return demo.command(json_output=command.json)
 
 
 FLAGS = {

@@ -204,7 +204,7 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_the_plan_says_where_each_value_came_from() -> None:
-    text = describe(plan("training.batch_size=4"), "finetune train …")
+    text = describe(plan("training.batch_size=4"))
     lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
     assert "override" in lines["training.batch_size"]
     assert "plan: ten times the rate" in lines["training.learning_rate"]

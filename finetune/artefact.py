@@ -24,8 +24,9 @@ WATCHED_NUMBERS = 1_000_000  # of each, so that a full model is not copied
 def snapshot(model: Any) -> dict[str, str]:
     """Digests of some trained tensors, spread over the model, to see later whether training changed them.
 
-    The A matrices of a new adapter cannot change in the first step, since B is zero and no gradient reaches them;
-    rows of an embedding change only when their token occurs. Both are left out where there is anything else.
+    The A matrices of a new adapter cannot change in the first step: B is zero, and no gradient reaches
+    them. Rows of an embedding change only when their token occurs. Both are left out where there is
+    anything else.
     """
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     if not trained:
@@ -43,7 +44,7 @@ def _digest(tensor: torch.Tensor) -> str:
 
 
 def changed_since(before: Mapping[str, str], model: Any) -> None:
-    """Fail the run if training changed none of the tensors that `snapshot` saw, or made one of them not a number.
+    """Fail the run if training changed none of the tensors of a `snapshot`, or made one not a number.
 
     To be called after the first step whose learning rate was above zero: a warm-up begins with zero.
     """
@@ -52,7 +53,9 @@ def changed_since(before: Mapping[str, str], model: Any) -> None:
     now = dict(model.named_parameters())
     broken = [name for name in before if not torch.isfinite(now[name].detach()).all()]
     if broken:
-        raise RunFailed(f"{listed(broken, most=3)} is no longer finite after the first step; lower training.learning_rate")
+        raise RunFailed(
+            f"{listed(broken, most=3)} is no longer finite after the first step; lower training.learning_rate"
+        )
     if all(_digest(now[name]) == digest for name, digest in before.items()):
         names = listed(sorted(before), most=3)
         raise RunFailed(f"the first step changed nothing in {names}: the adapter is not being trained")
@@ -68,10 +71,11 @@ def save_artefact(
     start_folder: Path | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Write `adapter/` or `model/` with its tokenizer, so that plain peft or transformers loads it; return its path.
+    """Write `adapter/` or `model/` with its tokenizer, for plain peft or transformers to load.
 
-    A full model is written in `precision`, the format that training computed in: fp32 masters would double its size and add
-    nothing that was ever used. `state` holds the gathered weights when they are sharded over ranks.
+    A full model is written in `precision`, the format that training computed in: fp32 masters would double
+    its size and add nothing that was ever used. `state` holds the gathered weights when ranks hold shards
+    of them.
     """
     from peft import PeftModel
 
@@ -86,7 +90,11 @@ def save_artefact(
 
 
 def _save_adapter(
-    model: Any, folder: Path, facts: ModelFacts, start_folder: Path | None, state: Mapping[str, torch.Tensor] | None
+    model: Any,
+    folder: Path,
+    facts: ModelFacts,
+    start_folder: Path | None,
+    state: Mapping[str, torch.Tensor] | None,
 ) -> None:
     config = model.peft_config[model.active_adapter]
     config.base_model_name_or_path = facts.hub_id or facts.path
@@ -104,8 +112,9 @@ def _save_adapter(
 def _make_ordinary(folder: Path, start_folder: Path) -> None:
     """Rewrite a saved adapter whose start changed the base (PiSSA, OLoRA) as one for the unchanged base.
 
-    Training saw W - B0·A0 + B·A for each weight W. The same sum is W + [B, -B0]·[A; A0]: an ordinary adapter of twice the
-    rank. peft can do this too, but only by loading a second adapter into the live model, and it loses trained rows.
+    Training saw W - B0·A0 + B·A for each weight W. The same sum is W + [B, -B0]·[A; A0]: an ordinary
+    adapter of twice the rank. peft can do this too, but it loads a second adapter into the live model and
+    loses trained rows.
     """
     import torch
     from safetensors.torch import load_file, save_file
@@ -131,7 +140,13 @@ def _save_full(model: Any, folder: Path, precision: str, state: Mapping[str, tor
 
     dtype = torch_dtype(precision)
     tensors = model.state_dict() if state is None else state
-    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    # A shared weight is written once; transformers finds sharing by memory, which casting parts.
+    shared = set(model.all_tied_weights_keys)
+    cast = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name not in shared
+    }
     held, model.config.dtype = model.config.dtype, dtype
     # Trainer switches the cache off for training; whoever loads the model wants it for generating.
     cached, model.config.use_cache = model.config.use_cache, True
@@ -148,10 +163,14 @@ def compare_reloaded(model: Any, folder: Path) -> None:
     memory = _in_memory(model)
     shared = [name for name in saved if name in memory]
     if not shared:
-        raise RunFailed(f"{folder} holds other weights than the trained model: {listed(sorted(saved), most=3)}")
+        raise RunFailed(
+            f"{folder} holds other weights than the trained model: {listed(sorted(saved), most=3)}"
+        )
     wrong = [name for name in shared if not _same(memory[name], saved[name])]
     if wrong:
-        raise RunFailed(f"{folder} differs from the trained weights in {listed(wrong, most=3)}; the save is not usable")
+        raise RunFailed(
+            f"{folder} differs from the trained weights in {listed(wrong, most=3)}; the save is not usable"
+        )
 
 
 def _read_saved(folder: Path) -> dict[str, torch.Tensor]:
@@ -189,4 +208,4 @@ def _same(memory: torch.Tensor, saved: torch.Tensor) -> bool:
         return False
     # A rewritten adapter (PiSSA, OLoRA) begins with what was trained.
     part = saved[tuple(slice(size) for size in memory.shape)]
-    return torch.equal(memory.detach().to("cpu", saved.dtype), part)
+    return bool(torch.equal(memory.detach().to("cpu", saved.dtype), part))

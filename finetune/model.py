@@ -42,10 +42,11 @@ def torch_dtype(precision: str) -> torch.dtype:
 def weights_precision(precision: str, full: bool) -> str:
     """The number format that the weights are held in while training in `precision`.
 
-    Frozen weights are held in the training precision: they only enter products. Weights that are trained stay in
-    fp32, and autocast computes in the training precision: a step is often smaller than bf16 or fp16 can add to a weight,
-    so steps would be lost. That costs 4 bytes a weight, and is what Trainer's `bf16=True` expects. (The adapter itself
-    is raised to fp32 by peft; over a quantized base TRL lowers it to bf16, as QLoRA's authors did.)
+    Frozen weights are held in the training precision: they only enter products. Weights that are trained
+    stay in fp32, and autocast computes in the training precision, which is what Trainer's `bf16=True`
+    expects: a step is often smaller than bf16 or fp16 can add to a weight, and would be lost. That costs 4
+    bytes a weight. (The adapter itself is raised to fp32 by peft; over a quantized base TRL lowers it to
+    bf16, as QLoRA's authors did.)
     """
     return "fp32" if full else precision
 
@@ -62,10 +63,11 @@ def load_model(
     local_rank: int = 0,
     sharded: bool = False,
 ) -> PreTrainedModel:
-    """The base model, ready to be trained or to get an adapter; its adapter, if it has one, is not loaded here.
+    """The base model, ready to be trained or to get an adapter; one that it has is not loaded here.
 
-    Weights are on the computer's memory and Trainer moves them, except quantized ones, which cannot be moved and are
-    loaded on this rank's own device.
+    Weights are in the computer's memory and Trainer moves them, except quantized ones, which are loaded on
+    this rank's own device. Under FSDP or ZeRO-3 (`sharded`), TRL's arguments must exist before this is
+    called.
     """
     from transformers import AutoModelForCausalLM
 
@@ -84,7 +86,9 @@ def load_model(
             output_loading_info=True,
         )
     except ImportError as error:
-        raise UserError.at("model.attention", str(error).splitlines()[0], "use model.attention=sdpa") from error
+        raise UserError.at(
+            "model.attention", str(error).splitlines()[0], "use model.attention=sdpa"
+        ) from error
     _check_loaded(facts, info)
     prepare_tokens(model, tokenizer, facts)
     return model
@@ -123,7 +127,9 @@ def _check_loaded(facts: ModelFacts, info: dict[str, Any]) -> None:
     shapes = sorted(str(entry[0]) for entry in info["mismatched_keys"])
     if missing or shapes:
         what = f"lacks weights that {facts.architecture} needs: {listed(missing + shapes, most=4)}"
-        raise UserError.at(facts.path, what, "download the model again, or use the configuration that belongs to it")
+        raise UserError.at(
+            facts.path, what, "download the model again, or use the configuration that belongs to it"
+        )
 
 
 def prepare_tokens(model: PreTrainedModel, tokenizer: Any, facts: ModelFacts) -> None:

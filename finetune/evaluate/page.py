@@ -30,7 +30,8 @@ def page(contents: Contents) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{name} · finetune</title><style>{STYLE.read_text(encoding='utf-8')}</style></head>\n<body><main>"
+        f"<title>{name} · finetune</title><style>{STYLE.read_text(encoding='utf-8')}</style></head>\n"
+        "<body><main>"
         f'<header><h1>{name}</h1><p class="soft">{escape(contents.subtitle)}</p></header>\n'
         + "\n".join(section for section in sections if section)
         + f"\n<footer>{escape(contents.origin)}</footer></main></body></html>\n"
@@ -101,7 +102,7 @@ def _answers(contents: Contents) -> str:
     metric = str(contents.evaluation["metric"])
     names = {rung["name"]: table.rung_name(rung) for rung in contents.evaluation["rungs"]}
     cards = [_answer(row, names, metric) for row in telling(contents.answers, metric)]
-    said = f"{len(cards)} of {len(contents.answers)} held-out rows, first those on which tuning made a difference;"
+    said = f"{len(cards)} of {len(contents.answers)} held-out rows, first those that tuning changed;"
     return _section("Answers side by side", f'<p class="soft">{said} all are in answers.jsonl.</p>', *cards)
 
 

@@ -9,7 +9,7 @@ from html import escape
 from itertools import pairwise
 
 WIDTH = 720
-LEFT, RIGHT, TOP, BOTTOM = 56, 84, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 116, 14, 42
 MOST_POINTS = 600
 
 
@@ -43,12 +43,14 @@ def curves(title: str, lines: Sequence[Line], *, x_name: str, height: int = 260)
         return ""
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points]
-    across, up = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
+    # from 0 on, unless that would flatten the curve
+    lowest = 0.0 if 0 <= min(ys) <= max(ys) / 2 else min(ys)
+    across, up = ticks(min(xs), max(xs), 6), ticks(lowest, max(ys), 5)
     right = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
-    rise = _scale(min(up[0], min(ys)), max(up[-1], max(ys)), height - BOTTOM, TOP)
+    rise = _scale(lowest, max(ys), height - BOTTOM, TOP)
     parts = [_grid_y(tick, rise(tick)) for tick in up]
     parts += [_text(right(tick), height - BOTTOM + 18, number(tick), "middle") for tick in across]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 2, x_name, "middle"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 6, x_name, "middle"))
     names = _apart([rise(one.points[-1][1]) for one in drawn])
     for one, place in zip(drawn, names, strict=True):
         dots = [(right(x), rise(y)) for x, y in _thinned(one.points)]
@@ -107,9 +109,9 @@ def number(value: float) -> str:
     """A number as short as it may be."""
     if value == 0:
         return "0"
-    if abs(value) < 0.001 or abs(value) >= 1e6:
+    if abs(value) < 0.0001 or abs(value) >= 1e6:
         return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:,.3f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -129,11 +131,11 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _apart(places: Sequence[float], least: float = 15.0) -> list[float]:
-    """The same heights, moved down where two names would cover each other."""
+    """The same heights, moved up where two names would cover each other."""
     moved = list(places)
-    order = sorted(range(len(places)), key=places.__getitem__)
-    for before, after in pairwise(order):
-        moved[after] = max(moved[after], moved[before] + least)
+    order = sorted(range(len(places)), key=places.__getitem__, reverse=True)
+    for below, above in pairwise(order):
+        moved[above] = min(moved[above], moved[below] - least)
     return moved
 
 

@@ -39,7 +39,7 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     """The verdict in one sentence, with the difference it rests on."""
     against = next(one for one in result["comparisons"] if one["against"] == result["best_baseline"])
     baseline, rows = _name(against["against"]), result["held_out"]["rows"]
-    low, high = (_gap(bound, result) for bound in against["interval"])
+    low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
     found = f"{_gap(against['difference'], result)} (95 % interval {low} to {high}"
     what, p = METRICS.get(result["metric"], result["metric"]), _p(against["p_corrected"])
     line = f"{result['verdict']}: tuned against {baseline}, {what} {found}, p {p}), on {rows} held-out rows"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 
-def command(target: str, overrides: Sequence[str], *, json_output: bool) -> int:
+def command(target: str, overrides: Sequence[str], json_output: bool) -> int:
     """Evaluate a finished run, given by its directory or its name, and print the table (or eval.json)."""
     from finetune.evaluate.run import check_finished, evaluate_run, find_run, override
     from finetune.evaluate.table import answer_table

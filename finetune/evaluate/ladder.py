@@ -110,7 +110,7 @@ def run_ladder(
         rungs.append(climb(TUNED, model, bare))
     prompts = tuple(speech.tokenizer.decode(ids) for ids in bare)
     references = tuple(question.reference for question in questions)
-    judged = _judge(settings.metric, held_out, rungs, seed)
+    judged = judge(settings.metric, held_out, rungs, seed)
     return dataclasses.replace(judged, max_new_tokens=room, prompts=prompts, references=references)
 
 
@@ -130,7 +130,7 @@ def run_text_ladder(
             rungs.append(
                 Rung(name, tuple(likelihoods(model, sequences, batch_size=settings.batch_size, pad_id=pad)))
             )
-    return _judge(NLL, held_out, rungs, seed)
+    return judge(NLL, held_out, rungs, seed)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _scores(
     return tuple((name, tuple(SCORERS[name](said, text) for said, text in pairs)) for name in names)
 
 
-def _judge(metric: str, rows: Sequence[Row], rungs: Sequence[Rung], seed: int) -> Evaluation:
+def judge(metric: str, rows: Sequence[Row], rungs: Sequence[Rung], seed: int) -> Evaluation:
     """Tuned against every baseline; the verdict is the one against the best of them."""
     values = {rung.name: rung.of(metric) for rung in rungs}
     tuned, lower = values.pop(TUNED), metric == NLL

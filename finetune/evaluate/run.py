@@ -10,20 +10,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.config import EvaluateConfig, LoraTuning
+from finetune.config import EvaluateConfig
 from finetune.errors import Fault, UserError, did_you_mean
-from finetune.evaluate import report
 from finetune.evaluate.ladder import Models, answer_rows, as_json, run_ladder, run_text_ladder
 from finetune.evaluate.questions import Message, Speech, choose_rows
+from finetune.evaluate.report import write_report
 
 if TYPE_CHECKING:
     from finetune.model_files import ModelFacts
     from finetune.plan import RunPlan
 
 EVALUATION, ANSWERS = "eval.json", "answers.jsonl"
-ADAPTER, MODEL = "adapter", "model"
-# Initialisations of an adapter that leave the base's weights as they are.
-LEAVE_BASE = ("default", "gaussian", "orthogonal")
 
 
 def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
@@ -49,7 +46,7 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(evaluation)]
     write_text(run_dir / ANSWERS, "".join(lines))
     write_json(run_dir / EVALUATION, result)
-    report.write_report(run_dir)
+    write_report(run_dir)
     return result
 
 
@@ -100,6 +97,7 @@ def override(settings: EvaluateConfig, overrides: Sequence[str]) -> EvaluateConf
 
 def open_run(plan: RunPlan) -> tuple[Speech, Models]:
     """How the model of a run is spoken to, and how base and tuned model are opened."""
+    from finetune.artefact import ADAPTER, MODEL
     from finetune.model_files import inspect_model
     from finetune.tokenizer import load_tokenizer, stop_ids
 
@@ -107,11 +105,9 @@ def open_run(plan: RunPlan) -> tuple[Speech, Models]:
         plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens)
     )
     speech = template_speech(tokenizer, stop_ids(plan.model, tokenizer), plan.model.context)
-    folder, tuning = Path(plan.run_dir), plan.config.tuning
+    folder = Path(plan.run_dir)
     if (folder / ADAPTER).is_dir():
-        untouched = isinstance(tuning, LoraTuning) and tuning.initialization in LEAVE_BASE
-        load_base = partial(_load, plan, plan.model, tokenizer)
-        return speech, adapter_models(load_base, folder / ADAPTER, base_untouched=untouched)
+        return speech, adapter_models(partial(_load, plan, plan.model, tokenizer), folder / ADAPTER)
     tuned = inspect_model(str(folder / MODEL))
     return speech, Models(
         lambda: nullcontext(_load(plan, plan.model, tokenizer)),
@@ -137,11 +133,8 @@ def template_speech(tokenizer: Any, stops: tuple[int, ...], context: int | None)
     )
 
 
-def adapter_models(load_base: Callable[[], Any], folder: Path, *, base_untouched: bool = True) -> Models:
-    """Base and tuned model from one copy in memory: the base is the tuned one with its adapter switched off.
-
-    Some initialisations move a part of the base into the adapter; then the base is loaded by itself.
-    """
+def adapter_models(load_base: Callable[[], Any], folder: Path) -> Models:
+    """Base and tuned model from one copy in memory: the base is the tuned one, its adapter switched off."""
     from peft import PeftModel
 
     @cache
@@ -153,9 +146,7 @@ def adapter_models(load_base: Callable[[], Any], folder: Path, *, base_untouched
         with tuned().disable_adapter():
             yield tuned()
 
-    return Models(
-        switched_off if base_untouched else lambda: nullcontext(load_base()), lambda: nullcontext(tuned())
-    )
+    return Models(switched_off, lambda: nullcontext(tuned()))
 
 
 def _load(plan: RunPlan, facts: ModelFacts, tokenizer: Any) -> Any:

@@ -18,7 +18,7 @@ METRICS = {
 
 def answer_table(result: Mapping[str, Any]) -> str:
     """The rungs, one a line, and the verdict under them."""
-    rows = [_heads(result), *(_cells(rung, result) for rung in result["rungs"])]
+    rows = cells(result)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -30,11 +30,16 @@ def answer_table(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", verdict_line(result)])
 
 
+def cells(result: Mapping[str, Any]) -> list[list[str]]:
+    """The table's cells, the heads first."""
+    return [_heads(result), *(_cells(rung, result) for rung in result["rungs"])]
+
+
 def verdict_line(result: Mapping[str, Any]) -> str:
     """The verdict in one sentence, with the difference it rests on."""
     against = next(one for one in result["comparisons"] if one["against"] == result["best_baseline"])
     baseline, rows = _name(against["against"]), result["held_out"]["rows"]
-    low, high = (_gap(bound, result) for bound in against["interval"])
+    low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
     found = f"{_gap(against['difference'], result)} (95 % interval {low} to {high}"
     what, p = METRICS.get(result["metric"], result["metric"]), _p(against["p_corrected"])
     line = f"{result['verdict']}: tuned against {baseline}, {what} {found}, p {p}), on {rows} held-out rows"
@@ -68,11 +73,11 @@ def _cells(rung: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     low, high = rung["interval"]
     # one percent sign is enough for both ends
     interval = f"{shown_score(metric, low).removesuffix(' %')} – {shown_score(metric, high)}"
-    cells = [rung_name(rung), shown_score(metric, rung["score"]), interval]
+    row = [rung_name(rung), shown_score(metric, rung["score"]), interval]
     if metric != "nll":
-        cells += [shown_score(name, rung["scores"][name]) for name in extra_metrics(result)]
-        cells += [f"{rung['tokens_per_answer']:.1f}", f"{rung['nll_per_token']:.3f}"]
-    return cells
+        row += [shown_score(name, rung["scores"][name]) for name in extra_metrics(result)]
+        row += [f"{rung['tokens_per_answer']:.1f}", f"{rung['nll_per_token']:.3f}"]
+    return row
 
 
 def rung_name(rung: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def _settings(config: Any, prefix: str) -> Iterator[Setting]:
 
 
 @cache
-def _annotations(kind: type[Any]) -> dict[str, Any]:
+def _annotations(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
@@ -187,10 +187,9 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
             )
         )
     if config.training.epochs is None and config.training.max_steps is None:
+        place = places.get("training.epochs", "training.epochs")
         faults.append(
-            Fault(
-                "training.epochs", "neither training.epochs nor training.max_steps is set", "set one of them"
-            )
+            Fault(place, "neither training.epochs nor training.max_steps is set", "set one of them")
         )
     return faults
 

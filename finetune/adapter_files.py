@@ -1,4 +1,4 @@
-"""An adapter's folder, checked by our own rules before peft reads it: its configuration has named code to import before."""
+"""An adapter's folder, checked before peft reads it: its configuration can name code to import."""
 
 from __future__ import annotations
 
@@ -43,9 +43,12 @@ class AdapterFacts:
 
 @functools.cache
 def _known_keys() -> frozenset[str]:
-    """The settings that the installed peft has for LoRA, read from its source because importing it costs torch."""
+    """The settings that the installed peft has for LoRA, read from its source: importing it costs torch."""
     keys: set[str] = set()
-    for file, names in (("tuners/lora/config.py", {"LoraConfig"}), ("config.py", {"PeftConfigMixin", "PeftConfig"})):
+    for file, names in (
+        ("tuners/lora/config.py", {"LoraConfig"}),
+        ("config.py", {"PeftConfigMixin", "PeftConfig"}),
+    ):
         tree = ast.parse((package_folder("peft") / file).read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and node.name in names:
@@ -59,7 +62,9 @@ def _known_keys() -> frozenset[str]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_CONFIG:
-        raise UserError.at(str(path), "is larger than any adapter's configuration", "download the adapter again")
+        raise UserError.at(
+            str(path), "is larger than any adapter's configuration", "download the adapter again"
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -74,9 +79,13 @@ def _required_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     for key, (types, wanted) in REQUIRED.items():
         value = config.get(key)
         if value is None:
-            faults.append(Fault(f"{path} {key}", "is missing", "save the adapter again with peft's save_pretrained"))
+            faults.append(
+                Fault(f"{path} {key}", "is missing", "save the adapter again with peft's save_pretrained")
+            )
         elif not isinstance(value, types) or isinstance(value, bool):
-            faults.append(Fault(f"{path} {key}", f"must be {wanted}, got {value!r:.60}", "save the adapter again"))
+            faults.append(
+                Fault(f"{path} {key}", f"must be {wanted}, got {value!r:.60}", "save the adapter again")
+            )
     return faults
 
 
@@ -84,7 +93,9 @@ def _value_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     faults = []
     kind, rank, task = config.get("peft_type"), config.get("r"), config.get("task_type")
     if isinstance(kind, str) and kind != "LORA":
-        faults.append(Fault(f"{path} peft_type", f"{kind!r:.60} is not supported", "use an adapter of type LORA"))
+        faults.append(
+            Fault(f"{path} peft_type", f"{kind!r:.60} is not supported", "use an adapter of type LORA")
+        )
     if isinstance(rank, int) and not isinstance(rank, bool) and not 1 <= rank <= 4096:
         faults.append(Fault(f"{path} r", f"must be 1..4096, got {rank}", "save the adapter again"))
     if task not in (None, "CAUSAL_LM"):
@@ -99,7 +110,9 @@ def _code_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
     if library is not None and str(library).split(".")[0] != "transformers":
         what = f"names the foreign module {str(library)!r:.80} to import"
-        faults.append(Fault(f"{path} auto_mapping.parent_library", what, "set auto_mapping to null if you trust it"))
+        faults.append(
+            Fault(f"{path} auto_mapping.parent_library", what, "set auto_mapping to null if you trust it")
+        )
     for key in IMPORTING:
         if config.get(key):
             faults.append(Fault(f"{path} {key}", "is not supported", "set it to null or use another adapter"))
@@ -118,7 +131,11 @@ def read_adapter(folder: Path) -> AdapterFacts:
     faults = _required_faults(where, config) + _value_faults(where, config) + _code_faults(where, config)
     weights = folder / WEIGHTS
     if not weights.exists():
-        only = "has only pickled weights (adapter_model.bin)" if (folder / "adapter_model.bin").exists() else "is missing"
+        only = (
+            "has only pickled weights (adapter_model.bin)"
+            if (folder / "adapter_model.bin").exists()
+            else "is missing"
+        )
         faults.append(Fault(str(weights), only, "save the adapter again as safetensors"))
     if faults:
         raise UserError(faults)
@@ -129,13 +146,15 @@ def read_adapter(folder: Path) -> AdapterFacts:
         rank=config["r"],
         peft_type=config["peft_type"],
         alpha=float(config["lora_alpha"]),
-        targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+        targets=(targets,)
+        if isinstance(targets, str)
+        else tuple(sorted({name.rpartition(".")[2] for name in targets})),
         base_revision=config.get("revision"),
     )
 
 
 def _layer_of(name: str) -> tuple[str, str] | None:
-    """The base layer and the matrix (A or B) that an adapter's tensor belongs to, if it is one of LoRA's two."""
+    """The base layer and the matrix (A or B) that a tensor belongs to, if it is one of LoRA's two."""
     for matrix in ("A", "B"):
         suffix = f".lora_{matrix}.weight"
         if name.endswith(suffix):
@@ -143,8 +162,10 @@ def _layer_of(name: str) -> tuple[str, str] | None:
     return None
 
 
-def check_adapter_fits(adapter: AdapterFacts, base_name: str, shapes: Mapping[str, tuple[int, int]]) -> list[Fault]:
-    """The faults of an adapter that was not made for a base with these linear layers: one for each kind of layer."""
+def check_adapter_fits(
+    adapter: AdapterFacts, base_name: str, shapes: Mapping[str, tuple[int, int]]
+) -> list[Fault]:
+    """The faults of an adapter that was not made for these linear layers: one for each kind of layer."""
     path = Path(adapter.path) / WEIGHTS
     try:
         tensors, _ = read_header(path)
@@ -168,7 +189,11 @@ def _mismatch(name: str, tensor: Tensor, shapes: Mapping[str, tuple[int, int]]) 
     # A checkpoint may leave out the name of the outermost module, which the adapter's names hold.
     shape = shapes.get(layer) or shapes.get(layer.partition(".")[2])
     if shape is None:
-        return "has no layer of this name" if shapes and layer.split(".")[-1] not in ("lm_head", "embed_tokens") else ""
+        return (
+            "has no layer of this name"
+            if shapes and layer.split(".")[-1] not in ("lm_head", "embed_tokens")
+            else ""
+        )
     out_size, in_size = shape
     have = tensor.shape[1] if matrix == "A" else tensor.shape[0]
     want = in_size if matrix == "A" else out_size

@@ -1,4 +1,4 @@
-"""Which model architectures can be trained, read from transformers' source: importing its tables costs torch."""
+"""Which architectures can be trained, read from transformers' source: importing its tables costs torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import importlib.util
 from pathlib import Path
 
 # Families named to a user whose model is not among them.
-FAMILIES = ("Llama", "Qwen", "Mistral", "Gemma (text)", "Phi", "SmolLM", "OLMo", "Granite", "DeepSeek", "GPT-2")
+FAMILIES = (
+    "Llama",
+    "Qwen",
+    "Mistral",
+    "Gemma (text)",
+    "Phi",
+    "SmolLM",
+    "OLMo",
+    "Granite",
+    "DeepSeek",
+    "GPT-2",
+)
 
 # Architectures of the causal table that are decoders under another name than …ForCausalLM.
 OTHER_DECODERS = ("GPT2LMHeadModel", "OpenAIGPTLMHeadModel")

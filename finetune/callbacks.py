@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune import adapter, checkpoint
+from finetune import artefact, checkpoint
 from finetune.compose import identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly
+from finetune.log import rank
 from finetune.plan import RunPlan
 from finetune.plan_checks import seconds
 from finetune.rundir import CHECKPOINTS
@@ -41,14 +42,14 @@ class Watch:
     stops: Stops
 
 
-def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int, main_process: bool) -> Watch:
+def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int) -> Watch:
     """Every callback of a run; only the main process writes."""
     stops = Stops(seconds(plan.config.training.max_time) if plan.config.training.max_time else None)
     callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), LogBeforeSave()]
     if plan.config.training.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(plan.config.training.early_stopping))
     callbacks.append(stops)
-    if main_process:
+    if rank() == 0:
         progress = Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
         callbacks += [Metrics(plan, token_counts, resume_step, progress), Checkpoints(plan)]
     return Watch(callbacks, stops)
@@ -81,7 +82,7 @@ class NumberGuard(TrainerCallback):  # type: ignore[misc]
             if not math.isfinite(value):
                 since = f"after step {state.global_step - args.logging_steps:.0f}"
                 mend = "lower training.learning_rate, or look at the rows; the last checkpoint is kept"
-                raise RunFailed(f"error: {name} became {value} {since}, by step {state.global_step}; {mend}")
+                raise RunFailed(f"{name} became {value} {since}, by step {state.global_step}; {mend}")
 
 
 class LearningGuard(TrainerCallback):  # type: ignore[misc]
@@ -89,22 +90,22 @@ class LearningGuard(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, resume_step: int) -> None:
         self.resume_step = resume_step
-        self.before: dict[str, float] = {}
+        self.before: dict[str, str] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
         if state.global_step != self.resume_step:
             what = f"the trainer began at step {state.global_step} instead of {self.resume_step}"
-            raise RunFailed(f"error: resume: {what}")
-        self.before = adapter.snapshot(model)
+            raise RunFailed(f"resume: {what}")
+        self.before = artefact.snapshot(model)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
         # The schedule starts at zero, so the first step may be idle by design; by the second something has moved.
         if self.before and (state.global_step == self.resume_step + 2 or state.global_step == state.max_steps):
-            adapter.check_changed(self.before, model)
+            artefact.changed_since(self.before, model)
             self.before = {}
 
 
@@ -291,7 +292,7 @@ class Stops(TrainerCallback):  # type: ignore[misc]
             # A rank may be stuck waiting for one that has died; the system then ends it.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(GRACE_SECONDS)
-        elif main_process():
+        elif rank() == 0:
             print("\nfinishing the step and saving; once more stops at once", file=sys.stderr)
 
     def on_step_end(
@@ -335,8 +336,3 @@ def mean_loss(path: Path) -> float:
             total += row["loss"] * (row["step"] - last)
             last = row["step"]
     return total / last if last else math.nan
-
-
-def main_process() -> bool:
-    """Whether this process is the one that writes."""
-    return int(os.environ.get("RANK", "0")) == 0

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,14 +92,14 @@ def _train(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune.launch import launch, shown_command
+    from finetune.launch import launch
     from finetune.plan import plan_run
-    from finetune.plan_text import describe
+    from finetune.plan_text import describe, describe_outcome
 
     plan = plan_run(composed)
-    print(describe(plan, shown_command(plan)), file=sys.stderr if command.json else sys.stdout, flush=True)
+    print(describe(plan), file=sys.stderr if command.json else sys.stdout, flush=True)
     outcome = launch(plan, composed)
-    return _print(json.dumps(outcome) if command.json else _said(outcome))
+    return _print(json.dumps(outcome) if command.json else describe_outcome(outcome))
 
 
 def _plan(command: Command) -> int:
@@ -108,12 +108,11 @@ def _plan(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune.launch import shown_command
     from finetune.plan import as_json, plan_run
     from finetune.plan_text import describe
 
     plan = plan_run(composed)
-    return _print(json.dumps(as_json(plan)) if command.json else describe(plan, shown_command(plan)))
+    return _print(json.dumps(as_json(plan)) if command.json else describe(plan))
 
 
 def _evaluate(command: Command) -> int:

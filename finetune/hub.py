@@ -1,4 +1,4 @@
-"""Models on the hub: their small files in the local cache, the headers of their weights, and later the weights."""
+"""Models on the hub: their small files in the local cache, their weights' headers, later the weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 from finetune.errors import UserError, did_you_mean
 from finetune.weight_files import Tensor, Weights
 
-SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "adapter_model.safetensors"]
 CODE_FILES = ["*.py"]
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
@@ -46,31 +46,45 @@ def _refuse(name: str, revision: str | None, error: Exception) -> NoReturn:
     if isinstance(error, hub.RepositoryNotFoundError):
         hint = nearby(name, Path()) or "check the spelling; a private one needs HF_TOKEN in the environment"
         raise UserError.at(at, "no such folder here and no such repository on the hub", hint) from error
-    if isinstance(error, hub.HfHubHTTPError) and error.response is not None and error.response.status_code in (401, 403):
+    if (
+        isinstance(error, hub.HfHubHTTPError)
+        and error.response is not None
+        and error.response.status_code in (401, 403)
+    ):
         status = error.response.status_code
         mend = "set HF_TOKEN in the environment to a token that can read it"
         raise UserError.at(at, f"the hub refused access ({status})", mend) from error
-    mend = nearby(name, Path()) or "download it where there is a network, or give a local folder as model.name"
-    raise UserError.at(at, "config.json is not in the local cache, and the hub cannot be reached", mend) from error
+    mend = (
+        nearby(name, Path()) or "download it where there is a network, or give a local folder as model.name"
+    )
+    raise UserError.at(
+        at, "config.json is not in the local cache, and the hub cannot be reached", mend
+    ) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the hub's client raises when a file cannot be had, whichever HTTP library it stands on."""
+    from huggingface_hub import errors as hub
+
+    # Not one of the client's own names, but the one way to the library beneath that all its versions have.
+    below: type[Exception] = hub.HTTPError  # type: ignore[attr-defined]
+    return (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, below)
 
 
 def small_files(name: str, revision: str | None, code: bool) -> Path:
     """The cached folder of a repository with everything but its weights; downloads what is not there yet."""
-    import httpx
-    from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
     wanted = SMALL_FILES + (CODE_FILES if code else [])
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"])
-    except (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.HTTPError) as error:
+    except _failures() as error:
         _refuse(name, revision, error)
     return Path(folder)
 
 
 def remote_weights(name: str, commit: str) -> Weights:
     """The tensors of a repository's weight files, from their headers alone."""
-    import httpx
     from huggingface_hub import errors as hub
     from huggingface_hub import get_safetensors_metadata
 
@@ -78,10 +92,12 @@ def remote_weights(name: str, commit: str) -> Weights:
         metadata = get_safetensors_metadata(name, revision=commit)
     except hub.NotASafetensorsRepoError as error:
         mend = "use a revision with safetensors, or convert the weights in a sandbox"
-        raise UserError.at(name, "has no safetensors weights; pickled ones can run code when loaded", mend) from error
+        raise UserError.at(
+            name, "has no safetensors weights; pickled ones can run code when loaded", mend
+        ) from error
     except hub.SafetensorsParsingError as error:
         raise UserError.at(name, "has a damaged weight file on the hub", "use another revision") from error
-    except (hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError, httpx.HTTPError) as error:
+    except _failures() as error:
         mend = "download it where there is a network, or give a local folder as model.name"
         what = "model.safetensors is not in the local cache, and the hub cannot be reached"
         raise UserError.at(f"{name}@{commit}", what, mend) from error
@@ -96,12 +112,12 @@ def remote_weights(name: str, commit: str) -> Weights:
 
 def fetch_weights(name: str, commit: str) -> Path:
     """The cached folder of a repository with its weights; downloads what is not there yet."""
-    import httpx
-    from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, revision=commit, allow_patterns=WEIGHT_FILES, ignore_patterns=["*/*"])
-    except (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.HTTPError) as error:
+        folder = snapshot_download(
+            name, revision=commit, allow_patterns=WEIGHT_FILES, ignore_patterns=["*/*"]
+        )
+    except _failures() as error:
         _refuse(name, commit, error)
     return Path(folder)

@@ -9,9 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,9 +23,9 @@ import yaml
 
 from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose
-from finetune.config import AccelerateLaunch, FsdpParallel, Zero3Parallel
 from finetune.errors import FinetuneError, Interrupted, RunFailed, UserError
-from finetune.log import log
+from finetune.launch_command import accelerate_config, rank_command
+from finetune.log import log, set_up
 from finetune.plan import PLAN_FILE, RunPlan, as_json, load_plan, plan_run
 from finetune.rundir import (
     OUTCOME,
@@ -96,7 +94,7 @@ def finish(run_dir: Path) -> dict[str, Any]:
     write_report(run_dir)
     outcome = read_outcome(run_dir)
     if outcome is None:
-        raise RunFailed(f"error: {run_dir}: the run ended without a result; its log is above")
+        raise RunFailed(f"{run_dir}: the run ended without a result; its log is above")
     return outcome
 
 
@@ -129,71 +127,6 @@ def _accelerate(plan: RunPlan) -> None:
 LAUNCHERS: dict[str, Callable[[RunPlan], None]] = {"inline": _inline, "accelerate": _accelerate}
 
 
-def rank_command(plan: RunPlan) -> list[str]:
-    """The command that starts the ranks of a plan."""
-    config = f"{plan.run_dir}/accelerate.yaml"
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
-    return [*accelerate, "-m", "finetune.train", "--run-dir", plan.run_dir]
-
-
-def shown_command(plan: RunPlan) -> str:
-    """The launch command as a person would type it."""
-    if plan.resolved.launcher == "inline":
-        return plan.command
-    return shlex.join(["accelerate", "launch", *rank_command(plan)[3:]])
-
-
-def accelerate_config(plan: RunPlan) -> dict[str, Any]:
-    """The configuration file of accelerate, complete, so that none of its own defaults or files take part."""
-    launch_config, parallel = plan.config.launch, plan.config.parallel
-    port = launch_config.port if isinstance(launch_config, AccelerateLaunch) else None
-    config: dict[str, Any] = {
-        "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU",
-        "downcast_bf16": "no",
-        "machine_rank": 0,
-        "main_process_ip": "127.0.0.1",
-        "main_process_port": port or free_port(),
-        "main_training_function": "main",
-        "mixed_precision": {"fp32": "no"}.get(plan.resolved.precision, plan.resolved.precision),
-        "num_machines": 1,
-        "num_processes": plan.batch.processes,
-        "rdzv_backend": "static",
-        "same_network": True,
-        "use_cpu": False,
-    }
-    if isinstance(parallel, FsdpParallel):
-        config["distributed_type"] = "FSDP"
-        config["fsdp_config"] = {
-            "fsdp_version": 2,
-            "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "fsdp_reshard_after_forward": True,
-            "fsdp_offload_params": parallel.offload,
-            "fsdp_cpu_ram_efficient_loading": True,
-            "fsdp_state_dict_type": "FULL_STATE_DICT",
-        }
-    if isinstance(parallel, Zero3Parallel):
-        device = "cpu" if parallel.offload else "none"
-        config["distributed_type"] = "DEEPSPEED"
-        config["deepspeed_config"] = {
-            "zero_stage": 3,
-            "zero3_init_flag": False,
-            "zero3_save_16bit_model": True,
-            "offload_optimizer_device": device,
-            "offload_param_device": device,
-            "gradient_accumulation_steps": plan.batch.accumulation,
-            "gradient_clipping": plan.config.training.max_grad_norm,
-        }
-    return config
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _forward_signals(child: subprocess.Popen[bytes]) -> list[int]:
     """Pass the first signal on to the ranks, which save and stop; a second one ends them at once."""
     received: list[int] = []
@@ -214,9 +147,9 @@ def first_failure(run_dir: Path, command: str) -> FinetuneError:
     """The error of the rank that failed first, which the other ranks' errors only follow from."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in (run_dir / ERRORS).glob("rank-*.json")]
     if not records:
-        return RunFailed(f"error: a rank ended without a word (killed?); continue with:\n  {command}")
+        return RunFailed(f"a rank ended without a word (killed?); continue with:\n  {command}")
     first = min(records, key=lambda record: float(record["time"]))
-    return RunFailed(f"error: rank {first['rank']}: {first['error']}; its trace is in {first['trace']}")
+    return RunFailed(f"rank {first['rank']}: {first['error']}; its trace is in {first['trace']}")
 
 
 def rank_main(arguments: Sequence[str]) -> int:
@@ -310,7 +243,7 @@ def _follow(word: Path) -> int:
     parent = os.getppid()
     while not word.exists():
         if time.monotonic() > deadline or os.getppid() != parent:
-            raise RunFailed(f"error: the first rank gave no word in {PREPARE_SECONDS} s; its log is above")
+            raise RunFailed(f"the first rank gave no word in {PREPARE_SECONDS} s; its log is above")
         time.sleep(0.2)
     said = json.loads(word.read_text(encoding="utf-8"))
     if "failed" in said:

@@ -16,7 +16,7 @@ from finetune.errors import Fault
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "hydra-core")
 
-# Below these a package has a known hole (torch, transformers, hydra-core, datasets) or lacks what a run stands on.
+# Older ones have a known hole (torch, transformers, hydra-core, datasets) or lack what a run stands on.
 FLOORS: dict[str, tuple[str, str]] = {
     "torch": ("2.6", "older ones can run code from a weights file"),
     "transformers": ("5.3", "older ones can run code from a model's files"),
@@ -28,7 +28,11 @@ FLOORS: dict[str, tuple[str, str]] = {
     "bitsandbytes": ("0.46", "older ones cannot train in 4 bits on every device"),
 }
 
-NVIDIA_QUERY = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+NVIDIA_QUERY = [
+    "nvidia-smi",
+    "--query-gpu=index,uuid,name,memory.total,compute_cap",
+    "--format=csv,noheader,nounits",
+]
 MIB = 1024 * 1024
 
 
@@ -66,7 +70,7 @@ def look() -> Machine:
     memory = usable_memory()
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return Machine("mps", "Apple GPU", 1, memory, False, cores, versions)
-    # Most processors emulate bf16, slower than fp32; those that have it gain nothing on the small models they train.
+    # Most processors emulate bf16, slower than fp32; the others gain nothing on models they can train.
     return Machine("cpu", processor_name(), 1, memory, False, cores, versions)
 
 
@@ -105,19 +109,21 @@ def check_floors(versions: Mapping[str, str]) -> list[Fault]:
 
 
 def torch_backend() -> str:
-    """What the installed torch was built for: cuda, rocm or cpu. Reads its version file, since importing it is slow."""
+    """What torch was built for (cuda, rocm or cpu), from its version file: importing it is slow."""
     try:
         tree = ast.parse((package_folder("torch") / "version.py").read_text(encoding="utf-8"))
     except (ModuleNotFoundError, OSError):
         return "cpu"
     built: dict[str, object] = {}
     for node in tree.body:
-        target = node.target if isinstance(node, ast.AnnAssign) else None
         if isinstance(node, ast.Assign):
-            target = node.targets[0]
-        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-        if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
-            built[target.id] = value.value
+            target: ast.expr = node.targets[0]
+        elif isinstance(node, ast.AnnAssign):
+            target = node.target
+        else:
+            continue
+        if isinstance(target, ast.Name) and isinstance(node.value, ast.Constant):
+            built[target.id] = node.value.value
     return "cuda" if built.get("cuda") else "rocm" if built.get("hip") else "cpu"
 
 
@@ -131,7 +137,7 @@ def nvidia_gpus() -> list[Gpu]:
 
 
 def parse_gpus(answer: str, visible: str | None) -> list[Gpu]:
-    """The devices in nvidia-smi's answer that CUDA_VISIBLE_DEVICES leaves, which may name them by index or uuid."""
+    """The devices in nvidia-smi's answer that CUDA_VISIBLE_DEVICES leaves, by index or uuid."""
     found: dict[str, Gpu] = {}
     uuids: dict[str, str] = {}
     for line in answer.strip().splitlines():
@@ -163,9 +169,7 @@ def usable_cores() -> int:
 
 def usable_memory() -> int:
     """Bytes of memory of the computer, or of the container when that is less."""
-    import psutil
-
-    total = int(psutil.virtual_memory().total)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([total, *(limit for limit in _container_limits() if limit > 0)])
 
 

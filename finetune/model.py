@@ -42,10 +42,11 @@ def torch_dtype(precision: str) -> torch.dtype:
 def weights_precision(precision: str, full: bool) -> str:
     """The number format that the weights are held in while training in `precision`.
 
-    Frozen weights are held in the training precision: they only enter products. Weights that are trained stay in
-    fp32, and autocast computes in the training precision: a step is often smaller than bf16 or fp16 can add to a weight,
-    so steps would be lost. That costs 4 bytes a weight, and is what Trainer's `bf16=True` expects. (The adapter itself
-    is raised to fp32 by peft; over a quantized base TRL lowers it to bf16, as QLoRA's authors did.)
+    Frozen weights are held in the training precision: they only enter products. Weights that are trained
+    stay in fp32, and autocast computes in the training precision, which is what Trainer's `bf16=True`
+    expects: a step is often smaller than bf16 or fp16 can add to a weight, and would be lost. That costs 4
+    bytes a weight. (The adapter itself is raised to fp32 by peft; over a quantized base TRL lowers it to
+    bf16, as QLoRA's authors did.)
     """
     return "fp32" if full else precision
 
@@ -60,11 +61,13 @@ def load_model(
     quantization: QuantizationPlan | None = None,
     device: str = "cpu",
     local_rank: int = 0,
+    sharded: bool = False,
 ) -> PreTrainedModel:
-    """The base model, ready to be trained or to get an adapter; its adapter, if it has one, is not loaded here.
+    """The base model, ready to be trained or to get an adapter; one that it has is not loaded here.
 
-    Weights are on the computer's memory and Trainer moves them, except quantized ones, which cannot be moved and are
-    loaded on this rank's own device.
+    Weights are in the computer's memory and Trainer moves them, except quantized ones, which are loaded on
+    this rank's own device. Under FSDP or ZeRO-3 (`sharded`), TRL's arguments must exist before this is
+    called.
     """
     from transformers import AutoModelForCausalLM
 
@@ -75,7 +78,7 @@ def load_model(
             str(folder),
             dtype=held,
             attn_implementation=attention,
-            quantization_config=_bitsandbytes(quantization, precision) if quantization else None,
+            quantization_config=_bitsandbytes(quantization, precision, sharded) if quantization else None,
             device_map={"": _device_name(device, local_rank)} if quantization else None,
             trust_remote_code=facts.trust_remote_code,
             use_safetensors=True,
@@ -83,7 +86,9 @@ def load_model(
             output_loading_info=True,
         )
     except ImportError as error:
-        raise UserError.at("model.attention", str(error).splitlines()[0], "use model.attention=sdpa") from error
+        raise UserError.at(
+            "model.attention", str(error).splitlines()[0], "use model.attention=sdpa"
+        ) from error
     _check_loaded(facts, info)
     prepare_tokens(model, tokenizer, facts)
     return model
@@ -100,7 +105,8 @@ def _device_name(device: str, local_rank: int) -> str | int:
     return local_rank if device == "cuda" else device
 
 
-def _bitsandbytes(plan: QuantizationPlan, precision: str) -> BitsAndBytesConfig:
+def _bitsandbytes(plan: QuantizationPlan, precision: str, sharded: bool) -> BitsAndBytesConfig:
+    import torch
     from transformers import BitsAndBytesConfig
 
     if plan.bits == 8:
@@ -110,8 +116,8 @@ def _bitsandbytes(plan: QuantizationPlan, precision: str) -> BitsAndBytesConfig:
         bnb_4bit_quant_type=plan.quant_type,
         bnb_4bit_use_double_quant=plan.double_quantization,
         bnb_4bit_compute_dtype=torch_dtype(precision),
-        # Stored as the precision's own type, so that sharding strategies can treat all weights alike.
-        bnb_4bit_quant_storage=torch_dtype(precision),
+        # FSDP shards weights of one type together, so the packed bits then pose as that type.
+        bnb_4bit_quant_storage=torch_dtype(precision) if sharded else torch.uint8,
     )
 
 
@@ -121,7 +127,9 @@ def _check_loaded(facts: ModelFacts, info: dict[str, Any]) -> None:
     shapes = sorted(str(entry[0]) for entry in info["mismatched_keys"])
     if missing or shapes:
         what = f"lacks weights that {facts.architecture} needs: {listed(missing + shapes, most=4)}"
-        raise UserError.at(facts.path, what, "download the model again, or use the configuration that belongs to it")
+        raise UserError.at(
+            facts.path, what, "download the model again, or use the configuration that belongs to it"
+        )
 
 
 def prepare_tokens(model: PreTrainedModel, tokenizer: Any, facts: ModelFacts) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from finetune.launch_command import shown_command
 from finetune.plan import RunPlan
 
 OPEN_SETTINGS = (
@@ -17,10 +20,10 @@ OPEN_SETTINGS = (
 )
 
 
-def describe(plan: RunPlan, launch_command: str) -> str:
+def describe(plan: RunPlan) -> str:
     """The plan in about twenty lines: what is trained, on what, how, where, and why so."""
     lines = [*_what(plan), *_rows(plan), *_steps(plan), *_machine(plan)]
-    lines += [("run directory", plan.run_dir), ("command", launch_command)]
+    lines += [("run directory", plan.run_dir), ("command", shown_command(plan))]
     if plan.resume_from:
         lines.append(("continues from", plan.resume_from))
     width = max(len(name) for name, _ in lines)
@@ -117,3 +120,21 @@ def _count(number: float) -> str:
 
 def _size(number: float) -> str:
     return f"{number / 2**30:.2f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
+
+
+def describe_outcome(outcome: dict[str, Any]) -> str:
+    """What a run came to, and what to type next."""
+    said = {
+        "finished": "trained",
+        "resumed": "continued and finished",
+        "already_finished": "has finished already; nothing was done",
+    }
+    run_dir = outcome["run_dir"]
+    return "\n".join(
+        [
+            f"{said[outcome['status']]}: {outcome['steps']} steps, training loss {outcome['train_loss']:.4f}",
+            f"  result   {outcome['artefact']}",
+            f"  report   {run_dir}/report.html",
+            f"next: finetune evaluate {run_dir}",
+        ]
+    )

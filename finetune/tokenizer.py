@@ -44,10 +44,12 @@ class PadChoice:
     reason: str
 
 
-def load_tokenizer(facts: ModelFacts, chat_template: str | None = None, new_tokens: tuple[str, ...] = ()) -> Any:
-    """The model's fast tokenizer, with a padding token that is not its stop token, and the given template if any.
+def load_tokenizer(
+    facts: ModelFacts, chat_template: str | None = None, new_tokens: tuple[str, ...] = ()
+) -> Any:
+    """A model's fast tokenizer, with a padding token that is not its stop token, and the given template.
 
-    An adapter that was saved with its own tokenizer is loaded with it: its tokens and template are part of it.
+    An adapter that was saved with a tokenizer is loaded with it: its tokens and template are part of it.
     """
     folder = tokenizer_folder(facts)
     tokenizer = _load(facts, folder)
@@ -74,7 +76,7 @@ def _load(facts: ModelFacts, folder: Path) -> Any:
     if (folder / "tokenizer.json").is_file():
         _check_json(folder)
         try:
-            # tokenizer.json is complete in itself: the class that AutoTokenizer would pick adds nothing but torch.
+            # tokenizer.json is complete in itself: the class that AutoTokenizer picks adds nothing but torch.
             return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
             # The tokenizers library raises bare Exception for whatever is wrong inside the file.
@@ -96,7 +98,8 @@ def _convert(facts: ModelFacts, folder: Path) -> Any:
             str(folder), trust_remote_code=facts.trust_remote_code, local_files_only=True
         )
     except (ValueError, OSError, ImportError) as error:
-        what = f"has no tokenizer.json, and the older files cannot be converted ({str(error).splitlines()[0]:.120})"
+        reason = str(error).splitlines()[0]
+        what = f"has no tokenizer.json, and its older files cannot be converted ({reason:.120})"
         raise UserError.at(str(folder), what, "use a model that has tokenizer.json") from error
     if not tokenizer.is_fast:
         what = f"{type(tokenizer).__name__} has no fast version, which the loss mask needs"
@@ -112,7 +115,9 @@ def _check_json(folder: Path) -> None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UserError.at(str(path), f"is not valid JSON ({error})", "download the file again") from error
+            raise UserError.at(
+                str(path), f"is not valid JSON ({error})", "download the file again"
+            ) from error
         if not isinstance(found, dict):
             raise UserError.at(str(path), "must be a JSON object", "download the file again")
 
@@ -123,7 +128,9 @@ def _check_size(tokenizer: Any, facts: ModelFacts, folder: Path) -> None:
     # Tokens that an earlier run added have rows in that run's adapter, not in the base.
     if largest >= rows and folder == Path(facts.path):
         what = f"has token ids up to {largest}, but the model's embedding has {rows} rows"
-        raise UserError.at(str(folder / "tokenizer.json"), what, "use the tokenizer that belongs to these weights")
+        raise UserError.at(
+            str(folder / "tokenizer.json"), what, "use the tokenizer that belongs to these weights"
+        )
 
 
 def _add_tokens(tokenizer: Any, new_tokens: tuple[str, ...]) -> None:
@@ -148,7 +155,9 @@ def _read_template(path: Path) -> str:
     if not path.is_file():
         raise UserError.at(where, "no such file", "give the path of a Jinja file")
     if path.stat().st_size > MAX_TEMPLATE:
-        raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", "give a chat template, not other data")
+        raise UserError.at(
+            where, f"is larger than {MAX_TEMPLATE} bytes", "give a chat template, not other data"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -169,12 +178,16 @@ def _check_template(tokenizer: Any, folder: Path) -> None:
     for name, text in _templates(tokenizer):
         where = f"{folder} chat_template ({name})"
         if len(text) > MAX_TEMPLATE:
-            raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", "set model.chat_template to your own")
+            raise UserError.at(
+                where, f"is larger than {MAX_TEMPLATE} bytes", "set model.chat_template to your own"
+            )
         try:
             # Only transformers' own renderer knows the generation tag; the rest of the syntax is Jinja's.
             Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION_TAG.sub("", text))
         except TemplateSyntaxError as error:
-            raise UserError.at(f"{where}:{error.lineno}", f"{error.message}", "set model.chat_template to your own") from error
+            raise UserError.at(
+                f"{where}:{error.lineno}", f"{error.message}", "set model.chat_template to your own"
+            ) from error
 
 
 def require_chat_template(tokenizer: Any, facts: ModelFacts) -> None:
@@ -189,7 +202,7 @@ def require_chat_template(tokenizer: Any, facts: ModelFacts) -> None:
 
 
 def stop_ids(facts: ModelFacts, tokenizer: Any) -> tuple[int, ...]:
-    """Every token that ends an answer: those of the generation settings, of the configuration, of the tokenizer."""
+    """Every token that ends an answer: of the generation settings, the configuration, the tokenizer."""
     found: list[int] = []
     for name in ("generation_config.json", "config.json"):
         path = Path(facts.path) / name
@@ -201,10 +214,10 @@ def stop_ids(facts: ModelFacts, tokenizer: Any) -> tuple[int, ...]:
 
 
 def choose_padding(tokenizer: Any, facts: ModelFacts) -> PadChoice:
-    """A padding token that no row uses for anything else; one is added where the vocabulary has none to spare.
+    """A padding token that rows use for nothing else; one is added where the vocabulary has none to spare.
 
-    Padding with the stop token teaches a model never to stop where labels are masked by token, and with a token
-    of the text it hides that token, so neither is ever taken.
+    Padding with the stop token, where labels are masked by token, teaches a model never to stop, and padding
+    with a token of the text hides that token, so neither is ever taken.
     """
     taken = _taken(tokenizer, facts)
     vocabulary = tokenizer.get_vocab()
@@ -217,7 +230,9 @@ def choose_padding(tokenizer: Any, facts: ModelFacts) -> PadChoice:
             return PadChoice(token, vocabulary[token], f"{why}; the vocabulary keeps this one for such uses")
     tokenizer.add_special_tokens({"pad_token": NEW_PADDING})
     added = tokenizer.pad_token_id
-    room = "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
+    room = (
+        "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
+    )
     return PadChoice(NEW_PADDING, added, f"{why}; added, on {room}")
 
 
@@ -225,9 +240,6 @@ def _taken(tokenizer: Any, facts: ModelFacts) -> set[str]:
     stops = {tokenizer.convert_ids_to_tokens(id) for id in stop_ids(facts, tokenizer) if id < len(tokenizer)}
     named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, *TURN_ENDS}
     written = {
-        token
-        for token in RESERVED_PADDING
-        for _, template in _templates(tokenizer)
-        if token in template
+        token for token in RESERVED_PADDING for _, template in _templates(tokenizer) if token in template
     }
     return {token for token in stops | named | written if token is not None}

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from finetune import checkpoint, launch
-from finetune.log import log
+from finetune.config import FullTuning, LoraTuning
+from finetune.log import log, rank
 from finetune.methods import METHODS
 from finetune.plan import RunPlan
 from finetune.rundir import OUTCOME, write_json
@@ -18,10 +21,8 @@ from finetune.rundir import OUTCOME, write_json
 
 def train(plan: RunPlan) -> None:
     """Train one run in this process, which may be one of several; its directory is claimed already."""
-    from transformers import set_seed
-
-    from finetune import adapter, callbacks, model
-    from finetune.data.order import held_out_rows, ordered_rows
+    from finetune import callbacks
+    from finetune.data.prepare import held_out_rows, ordered_rows
     from finetune.tokenizer import load_tokenizer
 
     config, run_dir = plan.config, Path(plan.run_dir)
@@ -37,14 +38,12 @@ def train(plan: RunPlan) -> None:
     held_out = held_out_rows(plan.data.held_out) if plan.batch.eval_every and plan.data.held_out else None
 
     # 2. The model, and what of it is trained.
-    set_seed(config.seed)
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
-    tuned = adapter.apply_tuning(plan, model.load_for_training(plan, tokenizer), tokenizer)
-    log.info(str(adapter.trainable_report(tuned)))
+    tuned = tuned_model(plan, tokenizer)
 
     # 3. TRL's trainer, watched.
     resume_step = checkpoint.step_of(plan.resume_from)
-    watch = callbacks.build(plan, token_counts, resume_step, callbacks.main_process())
+    watch = callbacks.build(plan, token_counts, resume_step)
     method = METHODS[config.method.option]
     trainer = method.build_trainer(plan, tuned, tokenizer, rows, held_out, watch.callbacks)
 
@@ -60,8 +59,8 @@ def train(plan: RunPlan) -> None:
     log.info(f"trained {trainer.state.global_step - resume_step} steps in {seconds:.1f} s")
 
     # 5. Save the result, and prove that it is what was trained.
-    artefact = adapter.save_artefact(trainer, tokenizer, run_dir)
-    if callbacks.main_process():
+    saved = save(plan, trainer, tokenizer)
+    if rank() == 0:
         outcome = {
             "run_dir": str(run_dir),
             "status": "resumed" if resume_step else "finished",
@@ -69,9 +68,64 @@ def train(plan: RunPlan) -> None:
             "planned_steps": plan.batch.steps,
             "train_loss": round(callbacks.mean_loss(run_dir / callbacks.METRICS), 6),
             "train_seconds": round(seconds, 2),
-            "artefact": str(artefact),
+            "artefact": str(saved),
         }
         write_json(run_dir / OUTCOME, outcome)
+
+
+def tuned_model(plan: RunPlan, tokenizer: Any) -> Any:
+    """The base in memory, with its adapter if one is trained."""
+    from transformers import set_seed
+
+    from finetune import adapter, model
+
+    tuning = plan.config.tuning
+    set_seed(plan.config.seed)
+    base = model.load_model(
+        plan.model,
+        precision=plan.resolved.precision,
+        attention=plan.resolved.attention,
+        full=isinstance(tuning, FullTuning),
+        tokenizer=tokenizer,
+        quantization=model.plan_quantization(tuning),
+        device=plan.machine.device,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+    )
+    if not isinstance(tuning, LoraTuning):
+        return base
+    return adapter.add_adapter(
+        base,
+        tuning,
+        seed=plan.config.seed,
+        token_ids=adapter.new_token_ids(tokenizer, plan.model, tuning.new_tokens),
+        existing=plan.model.adapter,
+        revision=plan.model.revision,
+        start_folder=Path(plan.run_dir) / "start",
+    )
+
+
+def save(plan: RunPlan, trainer: Any, tokenizer: Any) -> Path | None:
+    """Save what was trained, and compare it with what is in memory; sharded weights are gathered first."""
+    from finetune import artefact
+
+    sharded = plan.config.parallel.option != "ddp"
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if rank() != 0:
+        return None
+    run_dir = Path(plan.run_dir)
+    start = run_dir / "start"
+    saved = artefact.save_artefact(
+        trainer.model,
+        tokenizer,
+        run_dir,
+        plan.model,
+        precision=plan.resolved.precision,
+        start_folder=start if start.is_dir() else None,
+        state=state,
+    )
+    if not sharded:
+        artefact.compare_reloaded(trainer.model, saved)
+    return saved
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The weight files of a model: which there are, whether they are whole, and the shapes they hold. Reads headers only."""
+"""A model's weight files: which there are, whether they are whole, what shapes their headers name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
-# A header names tensors; the largest in use are a few MB. The limit is that of the safetensors library itself.
+# The largest headers in use are a few MB. The limit is that of the safetensors library itself.
 MAX_HEADER = 100_000_000
 LFS_MARK = b"version https://git-lfs"
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -103,21 +103,27 @@ def _shards(folder: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _stop(index, "is not a valid index of weight files") from error
     if any(Path(name).name != name for name in names):
-        raise _stop(index, "names a weight file outside the model's folder", "download the model from a source you trust")
+        raise _stop(
+            index,
+            "names a weight file outside the model's folder",
+            "download the model from a source you trust",
+        )
     return [folder / name for name in names]
 
 
 def weight_paths(folder: Path) -> list[Path]:
-    """The weight files that a model's folder should have; raises UnreadableWeights when it has none that can be used."""
+    """The weight files that a folder should have; raises UnreadableWeights when none can be used."""
     if (folder / INDEX).exists():
         return _shards(folder)
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
-        mend = "convert the weights to safetensors (load and save_pretrained in a sandbox), or use a revision that has them"
+        mend = "convert them to safetensors in a sandbox, or use a revision that has them"
         raise _stop(folder, f"has only pickled weights ({pickled[0]}), which can run code when loaded", mend)
-    raise _stop(folder, f"has no weights ({SINGLE} or {INDEX})", "download the model's *.safetensors files too")
+    raise _stop(
+        folder, f"has no weights ({SINGLE} or {INDEX})", "download the model's *.safetensors files too"
+    )
 
 
 def has_all_files(folder: Path) -> bool:
@@ -129,7 +135,7 @@ def has_all_files(folder: Path) -> bool:
 
 
 def read_weights(folder: Path) -> tuple[Weights, list[Fault]]:
-    """The tensors of every weight file of a folder, with the fault of each file that is missing or damaged."""
+    """The tensors of a folder's weight files, with the fault of each file that is missing or damaged."""
     try:
         paths = weight_paths(folder)
     except UnreadableWeights as error:

@@ -51,8 +51,8 @@ training:
   learning_rate: 1e-4
 ```
 
-The `config.yaml` of a run is such a recipe too. There the options stand in a list, as Hydra spells them, because
-the groups' own keys hold their settings:
+The `config.yaml` of a run is such a recipe too. There the options stand in a list, as Hydra spells them,
+because the groups' own keys hold their settings:
 
 ```yaml
 defaults:

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finetune import __version__, log
 from finetune.errors import FinetuneError, UserError, did_you_mean
@@ -241,16 +240,6 @@ def _help(name: str) -> str:
 def _print(text: str) -> int:
     print(text)
     return 0
-
-
-def _said(outcome: Mapping[str, Any]) -> str:
-    """What a run left, and what to type next."""
-    status, run_dir = str(outcome["status"]).replace("_", " "), outcome["run_dir"]
-    loss = outcome["train_loss"]
-    lines = [
-        f"{status}: {outcome['steps']:,} steps" + ("" if loss is None else f", training loss {loss:.4g}")
-    ]
-    return "\n".join([*lines, f"saved {outcome['artefact']}", f"next: finetune evaluate {run_dir}"])
 
 
 def _say(error: FinetuneError, debug: bool) -> int:

@@ -34,7 +34,7 @@ class Assignment:
 
 
 def split_overrides(arguments: Sequence[str], faults: list[Fault]) -> list[tuple[str, str]]:
-    """Keys and raw values, in order; whatever is not `key=value`, is refused or given twice becomes a fault."""
+    """Keys and raw values, in order; what is not `key=value`, is refused or given twice becomes a fault."""
     pairs: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.lstrip("+").partition("=")
@@ -62,9 +62,7 @@ def _not_a_setting(argument: str, key: str | None) -> Fault | None:
         return fault
     if key is None and (os.path.exists(argument) or argument.endswith(ROWS)):
         return Fault(argument, "is not a setting", f"for training rows write data.train={argument}")
-    return Fault(
-        argument if key is None else key, "is not a setting", "write key=value, such as training.epochs=3"
-    )
+    return Fault(argument, "is not a setting", "write key=value, such as training.epochs=3")
 
 
 def parse_override(

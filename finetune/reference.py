@@ -30,8 +30,36 @@ default of `null` the plan chooses by device, model, method or data, or does wit
 what was chosen and why. *Same run* marks the settings that do not make another run: with a new value of one,
 the same run goes on.
 
-`method.trl.<key>` takes any argument of TRL's own configuration for the method, but those that a key of ours
-decides.
+`method.trl.<key>` takes any argument of TRL's own configuration for the method, but those that a key of
+ours decides.
+
+## Recipes
+
+A recipe is a file with the differences of a run from the defaults, in the same keys as the command line;
+sections may be nested or dotted, and a group takes the name of an option. `--recipe` takes the name of a
+recipe that comes with the package, the path of a file, a recipe's folder or a run directory.
+
+```yaml
+model: tiny
+tuning: qlora
+tuning.rank: 32
+data:
+  # A path that starts with ./ is relative to the recipe's own folder.
+  train: ./train.jsonl
+training:
+  epochs: 2
+  learning_rate: 1e-4
+```
+
+The `config.yaml` of a run is such a recipe too. There the options stand in a list, as Hydra spells them,
+because the groups' own keys hold their settings:
+
+```yaml
+defaults:
+  - tuning: qlora
+tuning:
+  rank: 32
+```
 """
 TABLE = "| key | type | default | allowed | what it is |\n|---|---|---|---|---|"
 

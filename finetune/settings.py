@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from omegaconf import MISSING
@@ -79,7 +78,7 @@ def settings_of_kind(kind: type[Any], prefix: str) -> list[Setting]:
 
 
 def _settings(config: Any, prefix: str) -> Iterator[Setting]:
-    kinds = _annotations(type(config))
+    kinds = typing.get_type_hints(type(config))
     for item in dataclasses.fields(config):
         value, key = getattr(config, item.name), f"{prefix}{item.name}"
         if dataclasses.is_dataclass(value):
@@ -87,11 +86,6 @@ def _settings(config: Any, prefix: str) -> Iterator[Setting]:
         else:
             kind, optional = _without_none(kinds[item.name])
             yield Setting(key, kind, optional, value, item.metadata)
-
-
-@cache
-def _annotations(kind: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:
@@ -187,10 +181,9 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
             )
         )
     if config.training.epochs is None and config.training.max_steps is None:
+        place = places.get("training.epochs", "training.epochs")
         faults.append(
-            Fault(
-                "training.epochs", "neither training.epochs nor training.max_steps is set", "set one of them"
-            )
+            Fault(place, "neither training.epochs nor training.max_steps is set", "set one of them")
         )
     return faults
 

@@ -20,7 +20,12 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, text=True, capture_output=True, timeout=280
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=280,
     )
 
 
@@ -36,7 +41,9 @@ def tokens(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", [chat_row(number) for number in range(50)])
+    return write_rows(
+        tmp_path_factory.mktemp("rows") / "rows.jsonl", [chat_row(number) for number in range(50)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,13 @@ def test_accelerate_launch_by_hand_does_the_same(tmp_path: Path, rows: Path, alo
 
 def test_accumulation_does_not_change_what_is_learned(tmp_path: Path, rows: Path, alone: Path) -> None:
     done = run(
-        tmp_path, "finetune", "train", *COMMON, f"data.train={rows}", "training.batch_size=4", "training.accumulation=2"
+        tmp_path,
+        "finetune",
+        "train",
+        *COMMON,
+        f"data.train={rows}",
+        "training.batch_size=4",
+        "training.accumulation=2",
     )
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path, alone)
@@ -91,7 +104,9 @@ def test_a_failing_rank_ends_all_with_its_own_error(tmp_path: Path, rows: Path) 
     )  # fmt: skip
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: rank ") and ("nan" in last or "inf" in last or "finite" in last), done.stderr
+    assert last.startswith("error: rank ") and ("nan" in last or "inf" in last or "finite" in last), (
+        done.stderr
+    )
     assert time.monotonic() - started < 120
     assert _processes_of(tmp_path) == []
 
@@ -115,5 +130,3 @@ def test_processes_that_differ_from_the_world_are_refused(tmp_path: Path, rows: 
     assert done.returncode != 0
     assert "launch.processes: 4 differs from the 2 processes that were started" in done.stderr
     assert not (tmp_path / "runs" / "x").exists()
-
-

@@ -16,7 +16,9 @@ FAST = ("model=tiny", "training.epochs=4", "training.batch_size=4", "evaluate.ro
 
 
 def answer(model: Any, tokenizer: Any) -> str:
-    ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = tokenizer.apply_chat_template(
+        QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     made = model.generate(**ids, max_new_tokens=16, do_sample=False)
     return str(tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
@@ -25,7 +27,9 @@ def base_answer() -> str:
     from finetune.tiny import PATH
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return answer(AutoModelForCausalLM.from_pretrained(PATH, dtype="float32"), AutoTokenizer.from_pretrained(PATH))
+    return answer(
+        AutoModelForCausalLM.from_pretrained(PATH, dtype="float32"), AutoTokenizer.from_pretrained(PATH)
+    )
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -39,7 +43,9 @@ def test_an_adapter_reloads_with_plain_peft_and_answers_anew(
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 
-    code, out, err = finetune("train", *FAST, f"tuning={tuning}", f"data.train={chat_file}", "name=x", "--json")
+    code, out, err = finetune(
+        "train", *FAST, f"tuning={tuning}", f"data.train={chat_file}", "name=x", "--json"
+    )
     assert code == 0, err
     outcome = json.loads(out)
     assert outcome["status"] == "finished" and outcome["steps"] == 36

@@ -46,7 +46,9 @@ def shard(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def save_random_adapter(model_folder: Path, folder: Path, rank: int = 4, targets: tuple[str, ...] = ("q_proj",)) -> None:
+def save_random_adapter(
+    model_folder: Path, folder: Path, rank: int = 4, targets: tuple[str, ...] = ("q_proj",)
+) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -90,16 +92,28 @@ def test_shared_embeddings_are_seen_and_counted_once(tied_model_folder: Path) ->
     assert facts.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3_text", "phi3", "mixtral", "qwen3_moe", "gpt_neox"])
+@pytest.mark.parametrize(
+    "family", ["gpt2", "qwen3", "gemma3_text", "phi3", "mixtral", "qwen3_moe", "gpt_neox"]
+)
 def test_linear_layers_of_families_are_those_that_peft_adapts(family: str, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    small: dict[str, Any] = {"vocab_size": 96, "tie_word_embeddings": False, "pad_token_id": None, "bos_token_id": 1}
+    small: dict[str, Any] = {
+        "vocab_size": 96,
+        "tie_word_embeddings": False,
+        "pad_token_id": None,
+        "bos_token_id": 1,
+    }
     small["eos_token_id"] = 2
     if family == "gpt2":
         small |= {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
     else:
-        small |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        small |= {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
         small |= {"max_position_embeddings": 64}
     if family not in ("gpt2", "gpt_neox"):
         small |= {"num_key_value_heads": 1, "head_dim": 16}
@@ -112,7 +126,10 @@ def test_linear_layers_of_families_are_those_that_peft_adapts(family: str, tmp_p
     facts = inspect_model(str(tmp_path))
     tuned = add_adapter(model, LoraTuning(rank=2), facts, seed=0)
     adapted = {
-        name.removeprefix("base_model.model."): (tensor.shape[0], dict(tuned.named_parameters())[pair].shape[1])
+        name.removeprefix("base_model.model."): (
+            tensor.shape[0],
+            dict(tuned.named_parameters())[pair].shape[1],
+        )
         for name, tensor, pair in (
             (name.split(".lora_B")[0], tensor, name.replace("lora_B", "lora_A"))
             for name, tensor in tuned.named_parameters()
@@ -181,7 +198,9 @@ def test_looking_at_a_model_imports_nothing_heavy(random_model_folder: Path) -> 
 
 
 def lfs_pointer(path: Path) -> None:
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 123456789\n")
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 123456789\n"
+    )
 
 
 def cut(path: Path, size: int) -> None:
@@ -227,8 +246,18 @@ def bert(folder: Path) -> None:
 WEIGHTS = "model.safetensors"
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json", "is missing", "name the folder"),
-    "config not JSON": (lambda f: (f / "config.json").write_text("{"), "config.json", "not valid JSON", "download"),
-    "config a list": (lambda f: (f / "config.json").write_text("[]"), "config.json", "JSON object", "download"),
+    "config not JSON": (
+        lambda f: (f / "config.json").write_text("{"),
+        "config.json",
+        "not valid JSON",
+        "download",
+    ),
+    "config a list": (
+        lambda f: (f / "config.json").write_text("[]"),
+        "config.json",
+        "JSON object",
+        "download",
+    ),
     "no model type": (
         lambda f: edit(f / "config.json", model_type=...),
         "config.json model_type",
@@ -265,7 +294,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
     "header over file": (lambda f: overlong_header(f / WEIGHTS), WEIGHTS, "1000000000 bytes", "download"),
     "shape and size differ": (lambda f: wrong_shape(f / WEIGHTS), WEIGHTS, "damaged header", "download"),
     "git-lfs pointer": (lambda f: lfs_pointer(f / WEIGHTS), WEIGHTS, "git-lfs pointer (1", "git lfs pull"),
-    "only pickles": (only_pickle, "model", "only pickled weights (pytorch_model.bin)", "convert them to safetensors"),
+    "only pickles": (
+        only_pickle,
+        "model",
+        "only pickled weights (pytorch_model.bin)",
+        "convert them to safetensors",
+    ),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "model", "has no weights", "download"),
     "encoder-decoder": (t5, "config.json architectures", "is an encoder-decoder model", "Llama, Qwen"),
     "vision": (vision, "config.json architectures", "takes images or sound", "decoder-only"),
@@ -336,7 +370,9 @@ def test_quantized_weights_are_named_and_refused(method: str, bits: int, folder:
     facts = inspect_model(str(folder))
     assert facts.quantization == f"{method} {bits} bits"
     (fault,) = check_quantization(facts, "qlora")
-    assert f"{method} {bits} bits" in str(fault) and "tuning=qlora" in str(fault) and "unquantized" in fault.mend
+    assert (
+        f"{method} {bits} bits" in str(fault) and "tuning=qlora" in str(fault) and "unquantized" in fault.mend
+    )
 
 
 def test_full_weights_have_no_quantization_fault(random_model_folder: Path) -> None:
@@ -346,7 +382,11 @@ def test_full_weights_have_no_quantization_fault(random_model_folder: Path) -> N
 ADAPTER_DAMAGE: dict[str, tuple[dict[str, Any], str, str]] = {
     "no type": ({"peft_type": ...}, "adapter_config.json peft_type", "is missing"),
     "bad type": ({"peft_type": "IA3"}, "adapter_config.json peft_type", "'IA3' is not supported"),
-    "no base": ({"base_model_name_or_path": None}, "adapter_config.json base_model_name_or_path", "is missing"),
+    "no base": (
+        {"base_model_name_or_path": None},
+        "adapter_config.json base_model_name_or_path",
+        "is missing",
+    ),
     "rank as text": ({"r": "4"}, "adapter_config.json r", "must be a whole number"),
     "rank zero": ({"r": 0}, "adapter_config.json r", "must be 1..4096, got 0"),
     "other task": ({"task_type": "SEQ_CLS"}, "adapter_config.json task_type", "'SEQ_CLS'"),
@@ -356,7 +396,11 @@ ADAPTER_DAMAGE: dict[str, tuple[dict[str, Any], str, str]] = {
         "foreign module 'evil.code'",
     ),
     "megatron": ({"megatron_config": {"a": 1}}, "adapter_config.json megatron_config", "is not supported"),
-    "unknown setting": ({"use_dorra": True}, "adapter_config.json use_dorra", "does not know; did you mean use_dora?"),
+    "unknown setting": (
+        {"use_dorra": True},
+        "adapter_config.json use_dorra",
+        "does not know; did you mean use_dora?",
+    ),
 }
 
 

@@ -107,14 +107,18 @@ def test_activations_are_recomputed_only_when_memory_demands_it() -> None:
     assert not plan("tuning=qlora", "training.batch_size=1", machine=GPU).resolved.gradient_checkpointing
     tight = replace(GPU, device_memory=24 * 2**30)
     long = replace(rows(), train=replace(rows().train, longest=8192))
-    assert plan("tuning=qlora", "training.batch_size=4", machine=tight, data=long).resolved.gradient_checkpointing
+    assert plan(
+        "tuning=qlora", "training.batch_size=4", machine=tight, data=long
+    ).resolved.gradient_checkpointing
     kept = plan("training.gradient_checkpointing=false", machine=tight, data=long)
     assert not kept.resolved.gradient_checkpointing
 
 
 def test_a_run_that_will_not_fit_is_warned_of_with_what_to_lower() -> None:
     made = plan("tuning=full", machine=replace(GPU, device_memory=24 * 2**30))
-    assert any("lower training.batch_size" in warning and "tuning=qlora" in warning for warning in made.warnings)
+    assert any(
+        "lower training.batch_size" in warning and "tuning=qlora" in warning for warning in made.warnings
+    )
 
 
 def test_the_best_checkpoint_needs_rows_to_measure_it_on() -> None:
@@ -212,4 +216,11 @@ def test_the_plan_says_where_each_value_came_from() -> None:
 
 
 def test_durations_are_read_as_they_are_written() -> None:
-    assert [seconds(text) for text in ("90m", "3h", "1h30m", "45s", "x", "")] == [5400, 10800, 5400, 45, None, None]
+    assert [seconds(text) for text in ("90m", "3h", "1h30m", "45s", "x", "")] == [
+        5400,
+        10800,
+        5400,
+        45,
+        None,
+        None,
+    ]

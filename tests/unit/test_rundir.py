@@ -21,7 +21,11 @@ def composed(*overrides: str) -> Composed:
 
 def stored(run_dir: Path, *overrides: str, steps: int = 10, finished: bool = False) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
-    plan = {"config": config_to_dict(composed(*overrides).config), "data": {"fingerprint": "a"}, "batch": {"steps": steps}}
+    plan = {
+        "config": config_to_dict(composed(*overrides).config),
+        "data": {"fingerprint": "a"},
+        "batch": {"steps": steps},
+    }
     write_json(run_dir / "plan.json", plan)
     if finished:
         write_json(run_dir / "outcome.json", {"planned_steps": steps})
@@ -31,7 +35,10 @@ def test_the_same_command_finds_the_same_directory_and_another_another() -> None
     first = run_directory(composed().config)
     assert first.name.startswith("sft-Model-")
     assert run_directory(composed().config) == first
-    assert run_directory(composed("training.epochs=9", "training.save_every=3", "launch.processes=2").config) == first
+    assert (
+        run_directory(composed("training.epochs=9", "training.save_every=3", "launch.processes=2").config)
+        == first
+    )
     assert run_directory(composed("training.learning_rate=1e-3").config) != first
     assert run_directory(composed("seed=7").config) != first
 
@@ -45,7 +52,10 @@ def test_a_changed_setting_is_refused_with_both_values_and_the_way_out(tmp_path:
     with pytest.raises(UserError) as error:
         check_same_run(tmp_path, composed("seed=7", "training.weight_decay=0.1").config, "a", 10)
     said = [str(fault) for fault in error.value.faults]
-    assert any(line.startswith("seed: was 42") and "is now 7" in line and "allow_change=[seed]" in line for line in said)
+    assert any(
+        line.startswith("seed: was 42") and "is now 7" in line and "allow_change=[seed]" in line
+        for line in said
+    )
     assert any(line.startswith("training.weight_decay: was 0.0") for line in said)
 
 
@@ -73,7 +83,10 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
         "with claimed(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"running already .pid {other.pid} on "), claimed(tmp_path):

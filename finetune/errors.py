@@ -32,7 +32,7 @@ class Fault:
 
     def __str__(self) -> str:
         mend = f"; {self.mend}" if self.mend else ""
-        return f"{self.where}: {self.what}{mend}"
+        return printable(f"{self.where}: {self.what}{mend}")
 
 
 class FinetuneError(Exception):
@@ -87,6 +87,11 @@ class Interrupted(FinetuneError):
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def printable(text: str) -> str:
+    """The text on one line: what a terminal would act on, such as a line end or an escape, is spelled out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def did_you_mean(given: str, known: Iterable[str], say: str = "did you mean {}?") -> str:

@@ -1,45 +1,271 @@
-"""Rows, prepared once before any process trains: checked, split, tokenised, masked, kept as Arrow under a fingerprint."""
+"""Rows, prepared once before any process trains: checked, split, tokenised, masked, kept under a fingerprint."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune.config import DataConfig
+from finetune.data import prepared, store
+from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
+from finetune.data.faults import FaultLog
+from finetune.data.load import Loaded, load
+from finetune.data.order import row_order
+from finetune.data.prepared import PreparedData, SplitFacts
+from finetune.data.read import Source, find_sources
+from finetune.data.rows import Row, from_json
+from finetune.data.sandbox import TemplateFault
+from finetune.data.split import duplicates, hold_out, refuse_overlap, repeat
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "read_rows"]
+
+BATCH = 256  # rows that are rendered and tokenised together
 
 
 @dataclass(frozen=True)
-class SplitFacts:
-    """One prepared split: where it lies and what it holds."""
+class Settings:
+    """What decides the tokens, besides the rows."""
 
-    path: str  # Arrow dataset (datasets.load_from_disk) with columns input_ids, labels, length, row (canonical JSON)
-    rows: int
-    tokens: int
-    supervised_tokens: int
-    longest: int
-    truncated: int = 0
-    dropped: int = 0
+    data: DataConfig
+    learn: str
+    shapes: tuple[str, ...]
+    max_length: int
+    seed: int
+    stop_ids: tuple[int, ...]
+    tokenizer: str  # hash of tokenizer and template
 
-
-@dataclass(frozen=True)
-class PreparedData:
-    """The prepared rows of a run. Small: the rows themselves stay on disk."""
-
-    folder: str  # <output_dir>/.prepared/<fingerprint>
-    shape: str  # chat or text
-    train: SplitFacts
-    held_out: SplitFacts | None
-    held_out_from: str  # "files" or "split" or "none"
-    fingerprint: str  # of everything that decides the tokens: rows, template, tokenizer, settings
-    held_out_fingerprint: str | None
-    warnings: tuple[str, ...] = ()
+    def digest(self, *more: str) -> str:
+        """A hash of these settings and of whatever else is given."""
+        own = dataclasses.asdict(self)
+        for where in ("train", "eval"):  # a file by another name has the same rows
+            del own["data"][where]
+        return hashlib.sha256(json.dumps([ENCODER_VERSION, own, more], sort_keys=True).encode()).hexdigest()
 
 
 def prepare(
-    data: DataConfig, *, learn: str, shapes: tuple[str, ...], tokenizer: Any, max_length: int, seed: int, cache: str
+    data: DataConfig,
+    *,
+    learn: str,
+    shapes: tuple[str, ...],
+    tokenizer: Any,
+    max_length: int,
+    seed: int,
+    cache: str,
+    stop_ids: Sequence[int] = (),
 ) -> PreparedData:
     """Prepare the rows, or find them prepared under the same fingerprint.
 
-    Every fault of the rows is raised at once as a UserError, before anything is written.
+    Every fault of the rows is raised at once as a UserError, and then nothing is left behind. `stop_ids` are the
+    ends of generation that the model declares besides the tokenizer's own.
     """
-    raise NotImplementedError
+    train = find_sources(data.train, "data.train")
+    held = find_sources(data.eval, "data.eval") if data.eval is not None else []
+    _check_weights(data, train)
+    identity = _tokenizer_digest(tokenizer)
+    settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), identity)
+    root = Path(cache)
+    files = [prepared.files_digest(sources) for sources in (train, held)]
+    key = settings.digest(*map(str, files)) if None not in files else None
+    found = prepared.find(root, key) if key else None
+    if found is not None:
+        return found
+    rows, held_rows = load(train, data, shapes), load(held, data, shapes)
+    folder = root / settings.digest(_rows_digest(rows), _rows_digest(held_rows))
+    result = prepared.read(folder)
+    if result is None:
+        job = _Job(folder, rows, held_rows, settings, tokenizer)
+        result = prepared.write(folder, job.fill)
+    if key:
+        prepared.remember(root, key, folder.name)
+    return result
+
+
+def open_rows(split: SplitFacts) -> datasets.Dataset:
+    """The split for training: a memory-mapped dataset with the columns input_ids and labels."""
+    return store.open_rows(split.path)
+
+
+def ordered_rows(
+    split: SplitFacts, *, steps: int, effective_batch: int, seed: int, group_by_length: bool
+) -> tuple[datasets.Dataset, NDArray[np.int32]]:
+    """All rows of a run in the order in which they are trained, and the number of tokens of each."""
+    counts = lengths(split)
+    order = row_order(
+        counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length
+    )
+    return open_rows(split).select(order), counts[order]
+
+
+def held_out_rows(split: SplitFacts) -> datasets.Dataset:
+    """The held-out rows, the longest first: little is padded, and what does not fit into memory fails at once."""
+    return open_rows(split).select(np.argsort(-lengths(split), kind="stable"))
+
+
+def read_rows(split: SplitFacts, limit: int | None = None) -> Iterator[Row]:
+    """The canonical rows of a split, in its order."""
+    return store.read_rows(split.path, limit)
+
+
+def lengths(split: SplitFacts) -> NDArray[np.int32]:
+    """The number of tokens of every row of a split."""
+    return store.lengths(split.path)
+
+
+def _check_weights(data: DataConfig, sources: Sequence[Source]) -> None:
+    if data.weights and len(data.weights) != len(sources):
+        what = f"{len(data.weights)} weights for {len(sources)} sources in data.train"
+        raise UserError.at("data.weights", what, "give one for each source")
+    if any(not 0 < weight <= 1000 for weight in data.weights):
+        raise UserError.at("data.weights", f"must be above 0 and at most 1000, got {data.weights}")
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _rows_digest(rows: Sequence[Loaded]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.source}\0{row.json}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that is needed to fill a folder with prepared rows."""
+
+    folder: Path
+    rows: list[Loaded]
+    held_rows: list[Loaded]
+    settings: Settings
+    tokenizer: Any
+
+    def fill(self, temporary: Path) -> PreparedData:
+        """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
+        data, seed = self.settings.data, self.settings.seed
+        kept, held, origin = self._split()
+        encoder = Encoder(
+            self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids
+        )
+        self._check_template(encoder)
+        faults = FaultLog()
+        train = _Split(temporary / "train", encoder, data.on_long, faults)
+        train.encode(repeat(kept, data.weights, seed))
+        other = _Split(temporary / "held_out", encoder, data.on_long, faults) if held else None
+        if other:
+            other.encode(held)
+        faults.raise_any()
+        return PreparedData(
+            folder=str(self.folder),
+            shape="chat" if any(row.shape == "chat" for row in self.rows) else "text",
+            train=train.facts(self.folder),
+            held_out=other.facts(self.folder) if other else None,
+            held_out_from=origin,
+            fingerprint=self.folder.name,
+            held_out_fingerprint=_rows_digest(held) if held else None,
+            warnings=tuple(self._warnings(origin, train, encoder)),
+            stop_ids=encoder.stop_ids,
+        )
+
+    def _split(self) -> tuple[list[Loaded], list[Loaded], str]:
+        """Rows to train on, rows held out, and where the latter come from."""
+        if self.held_rows:
+            refuse_overlap(self.rows, self.held_rows)
+            return self.rows, self.held_rows, "files"
+        share, seed = self.settings.data.eval_share, self.settings.seed
+        marks = hold_out([row.json for row in self.rows], share, seed)
+        held = [row for row, out in zip(self.rows, marks, strict=True) if out]
+        kept = [row for row, out in zip(self.rows, marks, strict=True) if not out]
+        return kept, held, "split" if held else "none"
+
+    def _check_template(self, encoder: Encoder) -> None:
+        """Refuse conversations at once, and not row by row, when there is no template that works."""
+        if any(row.shape == "chat" and not row.plain for row in (*self.rows, *self.held_rows)):
+            try:
+                encoder.template  # noqa: B018  # read, compiled and tried when first asked for
+            except TemplateFault as fault:
+                raise UserError.at("model.chat_template", fault.what, fault.mend) from fault
+
+    def _warnings(self, origin: str, train: _Split, encoder: Encoder) -> Iterator[str]:
+        repeated = duplicates(self.rows)
+        if repeated:
+            yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"
+        if origin == "none" and self.settings.data.eval_share > 0:
+            yield "data.train: only one distinct row, so none is held out"
+        if train.unlearned_reasoning:
+            yield (
+                f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} earlier "
+                "turns, which are learned without it; method.learn=last learns only the last turn"
+            )
+        if any(row.shape == "chat" for row in self.rows) and self.tokenizer.chat_template:
+            known = {*self.settings.stop_ids, self.tokenizer.eos_token_id}
+            new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
+            if new:
+                yield f"answers end in {new[0]}, which is not the tokenizer's end token: generation must stop there"
+
+
+class _Split:
+    """One split while it is written."""
+
+    def __init__(self, folder: Path, encoder: Encoder, on_long: str, faults: FaultLog) -> None:
+        self._name, self._encoder, self._on_long, self._faults = folder.name, encoder, on_long, faults
+        self._writer = store.SplitWriter(folder)
+        self.truncated = self.dropped = self.unlearned_reasoning = 0
+
+    def encode(self, rows: Sequence[Loaded]) -> None:
+        """Encode and write the rows; what cannot be learned from is noted as a fault."""
+        for begin in range(0, len(rows), BATCH):
+            batch = rows[begin : begin + BATCH]
+            results = self._encoder.encode([from_json(row.json) for row in batch])
+            kept = [
+                (item, row.json) for row, item in zip(batch, map(self._take, batch, results), strict=True)
+            ]
+            self._writer.write(
+                [(item.input_ids, item.labels, text) for item, text in kept if item is not None]
+            )
+        self._writer.close()
+        if rows and not self._writer.rows and not self._faults.total:
+            what = f"all {len(rows)} rows of the split {self._name} are over data.max_length and were dropped"
+            self._faults.add(rows[0].file, what, "raise data.max_length, or set data.on_long=truncate")
+
+    def _take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
+        """The row if it is kept; counts and notes it if not."""
+        is_long = result.kind == "long" if isinstance(result, Refused) else result.truncated
+        if is_long and self._on_long == "drop":
+            self.dropped += 1
+        elif is_long and self._on_long == "fail":
+            what = f"{result.length:,} tokens, over data.max_length={self._encoder.max_length:,}"
+            self._faults.add(row.where, what, "raise it, or set data.on_long=truncate or data.on_long=drop")
+        elif isinstance(result, Refused):
+            self._faults.add(row.where, result.what, result.mend)
+        else:
+            self.truncated += is_long
+            self.unlearned_reasoning += result.unlearned_reasoning
+            return result
+        return None
+
+    def facts(self, folder: Path) -> SplitFacts:
+        """What the split holds, and where it will lie."""
+        writer = self._writer
+        return SplitFacts(
+            path=str(folder / self._name),
+            rows=writer.rows,
+            tokens=writer.tokens,
+            supervised_tokens=writer.supervised,
+            longest=writer.longest,
+            truncated=self.truncated,
+            dropped=self.dropped,
+        )

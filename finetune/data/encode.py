@@ -1,0 +1,229 @@
+"""Rows → token ids and labels: rendered, tokenised once, and masked.
+
+A conversation is tokenised as one text, so its ids are those that `apply_chat_template(tokenize=True)` gives.
+Where the first token of an answer would melt into the prompt's last one (an answer that begins with a line
+break, say), the text is tokenised in pieces: that is what happens when the model is asked, where the prompt is
+a piece of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.data.rows import Chat, Message, Row, Text
+from finetune.data.sandbox import TemplateFault
+from finetune.data.spans import Marker, Rendered
+from finetune.data.template import Span, Template
+
+ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
+MASKED = -100
+LEARN = ("assistant", "last", "all")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as tokens; labels are the ids where they are learned, else -100."""
+
+    input_ids: list[int]
+    labels: list[int]
+    length: int  # before it was cut
+    unlearned_reasoning: int = 0  # turns whose reasoning the template leaves out
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the end was cut off."""
+        return self.length > len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One row that cannot be learned from as it is."""
+
+    kind: str  # template, long or nothing
+    what: str
+    mend: str
+    length: int = 0
+
+
+class Encoder:
+    """Turns rows into tokens for one tokenizer and one choice of what is learned."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        learn: str = "assistant",
+        max_length: int | None = None,
+        stop_ids: Sequence[int] = (),
+    ) -> None:
+        if learn not in LEARN:
+            raise ValueError(f"learn must be one of {LEARN}, not {learn!r}")
+        self._tokenizer, self._learn, self.max_length = tokenizer, learn, max_length
+        self._backend = tokenizer.backend_tokenizer
+        self._given_stop_ids = tuple(stop_ids)
+        self._template: Template | None = None
+        self._marker: Marker | None = None
+        self._bos = self._finds_bos()
+
+    @property
+    def template(self) -> Template:
+        """The chat template; raises TemplateFault when there is none or it cannot be used."""
+        if self._template is None:
+            self._template = Template(self._tokenizer, self._given_stop_ids)
+        return self._template
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens at which an answer ends: those that generation must stop at."""
+        eos = self._tokenizer.eos_token_id
+        learned = tuple(self.template.stop_tokens.values()) if self._tokenizer.chat_template else ()
+        return tuple(dict.fromkeys((*self._given_stop_ids, *([] if eos is None else [eos]), *learned)))
+
+    def _finds_bos(self) -> list[int]:
+        """The tokens that the tokenizer puts before a text."""
+        bos = self._tokenizer.bos_token_id
+        return [bos] if bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos] else []
+
+    def prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), plain: bool = False
+    ) -> list[int]:
+        """What the model is given before it answers: messages without the answer, and the generation prompt."""
+        if plain and not self._tokenizer.chat_template:
+            return self._bos + self._ids("".join(message["content"] for message in messages))
+        text = self.template.render(self.template.fit(messages), tools, prompt=True)
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded | Refused]:
+        """Each row as tokens, or why not. Some hundred rows at a time are fastest."""
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        marked = self._mark(rows)
+        texts = [item.text for item in marked if isinstance(item, Rendered)]
+        encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
+        results: list[Encoded | Refused] = []
+        for row, item in zip(rows, marked, strict=True):
+            if isinstance(item, TemplateFault):
+                results.append(Refused("template", item.what, item.mend))
+                continue
+            results.append(self._label(row, item, next(encodings)))
+        return results
+
+    def _mark(self, rows: Sequence[Row]) -> list[Rendered | TemplateFault]:
+        bare = [_bare(row) if isinstance(row, Text) or self._is_bare(row) else None for row in rows]
+        chats = [row for row, done in zip(rows, bare, strict=True) if done is None and isinstance(row, Chat)]
+        marked = iter(self._mark_chats(chats) if chats else [])
+        return [done if done is not None else next(marked) for done in bare]
+
+    def _mark_chats(self, chats: Sequence[Chat]) -> Sequence[Rendered | TemplateFault]:
+        try:
+            if self._marker is None:
+                self._marker = Marker(self.template)
+            return self._marker.mark(chats)
+        except TemplateFault as fault:
+            return [fault] * len(chats)
+
+    def _is_bare(self, row: Row) -> bool:
+        """A prompt and completion for a model without a template: joined as they are."""
+        return isinstance(row, Chat) and row.plain and not self._tokenizer.chat_template
+
+    def _label(self, row: Row, item: Rendered, encoding: Any) -> Encoded | Refused:
+        if isinstance(row, Text) or self._is_bare(row):
+            ids, learned = self._bare_tokens(item, encoding)
+        else:
+            spans = item.spans[-1:] if self._learn == "last" else item.spans
+            try:
+                ids, learned = self._token_spans(item.text, spans, encoding)
+            except TemplateFault as fault:
+                return Refused("template", fault.what, fault.mend)
+        if self._learn == "all":
+            learned = [(0, len(ids))]
+        return self._cut(ids, learned, item.unlearned_reasoning)
+
+    def _cut(self, ids: list[int], learned: list[Span], unlearned: int) -> Encoded | Refused:
+        length = len(ids)
+        most = length if self.max_length is None else min(length, self.max_length)
+        # The first token is predicted from nothing, so it cannot be all that is learned.
+        if not any(max(begin, 1) < min(end, most) for begin, end in learned):
+            if most == length:
+                return Refused("nothing", "nothing in it is learned", "delete the row", length)
+            what = f"{length} tokens, and all that is learned lies beyond data.max_length={most}"
+            return Refused("long", what, "raise data.max_length, or set data.on_long=drop", length)
+        labels = [MASKED] * length
+        for begin, end in learned:
+            labels[begin:end] = ids[begin:end]
+        return Encoded(ids[:most], labels[:most], length, unlearned)
+
+    def _bare_tokens(self, item: Rendered, encoding: Any) -> tuple[list[int], list[Span]]:
+        """Plain text: the tokenizer's own beginning, the text, and the end token."""
+        ids, first = list(encoding.ids), 0
+        eos = self._tokenizer.eos_token_id
+        end = [] if eos is None else [eos]
+        if item.spans and item.spans[0][0]:
+            prompt = self._ids(item.text[: item.spans[0][0]])
+            if ids[: len(prompt)] != prompt:
+                ids = prompt + self._piece(item.text[item.spans[0][0] :])
+            first = len(self._bos) + len(prompt)
+        ids = [*self._bos, *ids, *end]
+        return ids, [(first, len(ids))]
+
+    def _token_spans(self, text: str, spans: Sequence[Span], encoding: Any) -> tuple[list[int], list[Span]]:
+        found = []
+        for begin, end in spans:
+            first, last = _token_at(encoding, begin, len(text)), _token_at(encoding, end, len(text))
+            if first is None or last is None:
+                return self._in_pieces(text, spans)
+            found.append((first, last))
+        return list(encoding.ids), found
+
+    def _in_pieces(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[Span]]:
+        """Tokenise prompt and answer apart, at every border that a token would straddle."""
+        ids: list[int] = []
+        learned, position = [], 0
+        for begin, end in spans:
+            ids += self._piece(text[position:begin]) if position else self._ids(text[:begin])
+            first = len(ids)
+            ids += self._piece(text[begin:end])
+            learned.append((first, len(ids)))
+            position = end
+        return ids + self._piece(text[position:]), learned
+
+    def _piece(self, text: str) -> list[int]:
+        """The tokens of a piece from the middle of a text: without the space that some tokenizers put before a text."""
+        if not text:
+            return []
+        lead = self._ids("\n")
+        ids = self._ids("\n" + text)
+        if ids[: len(lead)] == lead:
+            return ids[len(lead) :]
+        ids = self._ids(text)
+        if self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) != text:
+            raise TemplateFault(
+                "the answer's first characters melt into the prompt", "begin the answer with a letter"
+            )
+        return ids
+
+
+def _bare(row: Row) -> Rendered:
+    if isinstance(row, Text):
+        return Rendered(row.text, ((0, len(row.text)),))
+    prompt = "".join(message["content"] for message in row.messages[:-1])
+    text = prompt + row.messages[-1]["content"]
+    return Rendered(text, ((len(prompt), len(text)),))
+
+
+def _token_at(encoding: Any, place: int, length: int) -> int | None:
+    """The token that begins exactly at a character, or None when one lies across it."""
+    if place >= length:
+        return len(encoding.ids)
+    token = encoding.char_to_token(place)
+    if token is None:
+        return None
+    begin = encoding.token_to_chars(token)[0]
+    if begin != place or token == 0:
+        return token if begin == place else None
+    before = encoding.token_to_chars(token - 1)
+    return token if before is not None and before[1] == place else None

@@ -1,0 +1,43 @@
+"""The faults found while reading rows, gathered so that all are told at once."""
+
+from __future__ import annotations
+
+from finetune.errors import SHOWN_FAULTS, Fault, UserError
+
+
+class FaultLog:
+    """Keeps the first faults and counts the rest, so that a million bad rows cost no memory."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.total = 0
+
+    def add(self, where: str, what: str, mend: str = "") -> None:
+        """Note one fault."""
+        self.total += 1
+        if len(self.faults) < SHOWN_FAULTS:
+            self.faults.append(Fault(where, what, mend))
+
+    def raise_any(self) -> None:
+        """Raise everything noted so far as one error."""
+        if self.total:
+            raise UserError(self.faults, self.total)
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in the words of someone who writes data files."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return "an object"
+    return (
+        f"binary data ({type(value).__name__})" if isinstance(value, bytes) else f"a {type(value).__name__}"
+    )

@@ -1,0 +1,238 @@
+"""JSON and JSON lines, read strictly: what another reader might take in silence is a fault with its row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune.data.faults import FaultLog, kind_of
+
+MAX_LINE = 10_000_000  # bytes of one row; longer ones are a broken file far more often than a row
+MAX_JSON = 2_000_000_000  # bytes of one JSON array, which has to be held in memory
+BOM = b"\xef\xbb\xbf"
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Refused(ValueError):
+    """Valid for Python's reader, not for us."""
+
+    def __init__(self, what: str, mend: str) -> None:
+        super().__init__(what)
+        self.what, self.mend = what, mend
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refused(f"has the key {twice!r} twice", "keep one of them")
+    return found
+
+
+def _constant(literal: str) -> Any:
+    raise Refused(f"holds the literal {literal}, which is not JSON", "write null, or leave the field out")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+
+
+def read_jsonl(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines with their line numbers; blank lines are passed over."""
+    with path.open("rb") as file:
+        number, line = 0, b"start"
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                size = len(line) + _skip_line(file)
+                mend = "split the row, or find the line break that is missing"
+                faults.add(
+                    f"{name}:{number}", f"one line of {size:,} bytes, over the limit of {MAX_LINE:,}", mend
+                )
+                continue
+            if number == 1 and line.startswith(BOM):
+                line = line[len(BOM) :]
+            text = decode(line, name, number, faults)
+            if text is None:
+                if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    return  # every further line of a UTF-16 file would tell the same
+                continue
+            if not text or text.isspace():
+                continue
+            value = _parse(text, name, number, not line.endswith(b"\n"), faults)
+            if value is not None:
+                yield number, value
+
+
+def _skip_line(file: Any) -> int:
+    skipped = 0
+    while part := file.readline(MAX_LINE):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+    return skipped
+
+
+def decode(data: bytes, name: str, row: int, faults: FaultLog) -> str | None:
+    """The bytes as text, or None and a fault that names the byte and the mend."""
+    where = f"{name}:{row}"
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        faults.add(
+            where, "not UTF-8 at byte 1: this is UTF-16", f"convert it: iconv -f UTF-16 -t UTF-8 {name}"
+        )
+        return None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        mend = f"convert it: iconv -f LATIN1 -t UTF-8 {name} (or from the encoding that it has)"
+        faults.add(where, f"not UTF-8 at byte {error.start + 1} of the row", mend)
+        return None
+    if "\0" in text:
+        faults.add(where, f"a NUL byte at byte {data.index(0) + 1} of the row", "remove it: tr -d '\\000'")
+        return None
+    return text
+
+
+def _parse(text: str, name: str, row: int, last: bool, faults: FaultLog) -> dict[str, Any] | None:
+    where = f"{name}:{row}"
+    try:
+        value = DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        if last and _is_cut(text, error):
+            faults.add(where, "the line is cut short", "copy the file again, or delete its last line")
+        else:
+            faults.add(
+                where,
+                f"not valid JSON (col {error.colno}): {error.msg.lower()}",
+                "mend the line, or delete it",
+            )
+        return None
+    except (ValueError, RecursionError) as error:
+        add_refused(where, error, faults)
+        return None
+    return as_record(value, text, where, faults)
+
+
+def add_refused(where: str, error: Exception, faults: FaultLog) -> None:
+    """A fault for what the strict reader refused."""
+    if isinstance(error, RecursionError):
+        faults.add(where, "is nested too deeply", "flatten it")
+    elif isinstance(error, Refused):
+        faults.add(where, error.what, error.mend)
+    else:  # Python's own limit
+        faults.add(where, "holds a number of more than 4,300 digits", "write it as text")
+
+
+def _is_cut(text: str, error: json.JSONDecodeError) -> bool:
+    return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip())
+
+
+def as_record(value: Any, text: str, where: str, faults: FaultLog) -> dict[str, Any] | None:
+    """The value if it can be a row; `text` is what it was read from."""
+    if not isinstance(value, dict):
+        faults.add(
+            where, f"a row must be an object, got {kind_of(value)}", 'write {"messages": [...]} or the like'
+        )
+        return None
+    if "\\u" in text and (found := _bad_text(value, "")):
+        faults.add(f"{where} {found[0]}", found[1], "remove it")
+        return None
+    return value
+
+
+def _bad_text(value: Any, path: str) -> tuple[str, str] | None:
+    """The place of a lone surrogate or an escaped NUL, which no tokenizer can encode."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return path, "holds a NUL character"
+        if SURROGATE.search(value):
+            return path, "holds half of a surrogate pair, which is no character"
+        return None
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if found := _bad_text(item, f"{path}.{key}" if path else str(key)):
+            return found
+    return None
+
+
+def read_json(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a JSON array, numbered from 1. JSON lines under a `.json` name are read as such."""
+    first = first_byte(path)
+    if first != b"[":
+        yield from _json_object_or_lines(path, name, faults)
+        return
+    size = path.stat().st_size
+    if size > MAX_JSON:
+        faults.add(name, f"one JSON array of {size:,} bytes", f"write it as JSON lines: jq -c '.[]' {name}")
+        return
+    data = path.read_bytes()
+    text = decode(data[len(BOM) :] if data.startswith(BOM) else data, name, 1, faults)
+    if text is not None:
+        yield from _array(text, name, faults)
+
+
+def first_byte(path: Path) -> bytes:
+    """The first byte of a file that is not white space or a byte order mark."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return head.removeprefix(BOM).lstrip()[:1]
+
+
+def _array(text: str, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    blank = re.compile(r"[ \t\r\n]*")
+    position, row = text.index("[") + 1, 0
+    while True:
+        position = blank.match(text, position).end()  # type: ignore[union-attr]  # matches the empty string too
+        if text[position : position + 1] == "]":
+            return
+        if row:
+            if text[position : position + 1] != ",":
+                _bad_array(text, position, name, row, faults)
+                return
+            position = blank.match(text, position + 1).end()  # type: ignore[union-attr]
+        row += 1
+        try:
+            value, end = DECODER.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            _bad_array(text, error.pos, name, row, faults)
+            return
+        except (ValueError, RecursionError) as error:
+            add_refused(f"{name}:{row}", error, faults)
+            return
+        record = as_record(value, text[position:end], f"{name}:{row}", faults)
+        position = end
+        if record is not None:
+            yield row, record
+
+
+def _bad_array(text: str, position: int, name: str, row: int, faults: FaultLog) -> None:
+    if position >= len(text.rstrip()):
+        faults.add(f"{name}:{row}", "the file is cut short: its list is not closed", "copy it again")
+        return
+    line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+    faults.add(f"{name}:{row}", f"not valid JSON (line {line} col {column})", "mend the record, or delete it")
+
+
+def _json_object_or_lines(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    whole: Any = None
+    if path.stat().st_size <= MAX_LINE:
+        try:
+            whole = DECODER.decode(path.read_bytes().removeprefix(BOM).decode("utf-8"))
+        except ValueError:
+            whole = None
+    lists = (
+        [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
+    )
+    keyed = [key for key in lists if whole[key] and all(isinstance(item, dict) for item in whole[key])]
+    if keyed and not any(key in ("messages", "conversations") for key in keyed):
+        mend = f"keep the list alone: jq -c '.{keyed[0]}[]' {name} > rows.jsonl"
+        faults.add(name, f"is one object that holds a list under {keyed[0]!r}, not a list of rows", mend)
+    elif isinstance(whole, dict):
+        record = as_record(whole, "\\u", f"{name}:1", faults)
+        if record is not None:
+            yield 1, record
+    else:
+        yield from read_jsonl(path, name, faults)

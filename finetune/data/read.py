@@ -1,0 +1,222 @@
+"""Sources → raw records, streamed, each with the file and row that it came from."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.data.faults import FaultLog, kind_of
+from finetune.data.jsonl import first_byte, read_json, read_jsonl
+from finetune.data.tables import read_csv, read_parquet
+from finetune.errors import UserError
+
+SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+PACKED = (".gz", ".zip", ".zst", ".bz2", ".xz", ".tar", ".tgz", ".7z")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+# First bytes that tell what a file is, whatever its name says.
+MAGIC = {
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "a gzip file",
+    b"PK\x03\x04": "a zip file",
+    b"SQLite format 3": "an SQLite database",
+    b"ARROW1": "an Arrow file",
+    b"%PDF": "a PDF file",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as its file has it."""
+
+    file: str
+    row: int  # from 1; in CSV files the line
+    values: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """The place of the row, as faults name it."""
+        return f"{self.file}:{self.row}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of `data.train` or `data.eval`: local files, or a dataset of the hub."""
+
+    given: str
+    files: tuple[Path, ...] = ()
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the rows come from the hub."""
+        return not self.files
+
+
+def find_sources(given: Any, key: str) -> list[Source]:
+    """What a `data.train` or `data.eval` names; all that cannot be found is raised at once."""
+    names = [given] if isinstance(given, str) else given
+    if isinstance(names, (str, bytes)) or not isinstance(names, Sequence) or not names:
+        raise UserError.at(
+            key, f"must be a path or a list of paths, got {kind_of(given)}", f"such as {key}=my.jsonl"
+        )
+    faults, sources = FaultLog(), []
+    for name in names:
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            faults.add(key, f"must hold paths, got {name!r}", f"such as {key}=my.jsonl")
+        else:
+            sources.append(Source(name, tuple(_files(name, key, faults))))
+    faults.raise_any()
+    return sources
+
+
+def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES and _shown(item))
+        if not found:
+            faults.add(
+                f"{key} {name}",
+                f"no data file in the folder (looked for {', '.join(SUFFIXES)})",
+                "name the files",
+            )
+        return found
+    if path.exists():
+        return [path]
+    if glob.has_magic(name):
+        found = sorted(Path(item) for item in glob.glob(str(path), recursive=True) if _shown(Path(item)))
+        found = [item for item in found if not item.is_dir()]
+        if not found:
+            faults.add(
+                f"{key} {name}",
+                f"the pattern matches no file in {os.getcwd()}",
+                "quote the pattern in the shell",
+            )
+        return found
+    if HUB_ID.fullmatch(name) and not name.lower().endswith(SUFFIXES + PACKED) and not path.parent.is_dir():
+        return []
+    near = _nearest(path)
+    mend = (
+        f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
+    )
+    faults.add(f"{key} {name}", f"no such file in {os.getcwd()}", mend)
+    return []
+
+
+def _shown(path: Path) -> bool:
+    return not path.name.startswith((".", "_"))
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    names = [item.name for item in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return str(path.parent / near[0]) if near else ""
+
+
+def read(
+    source: Source,
+    faults: FaultLog,
+    *,
+    wanted: Collection[str],
+    limit: int | None = None,
+    split: str = "train",
+    revision: str | None = None,
+) -> Iterator[Record]:
+    """The records of a source. `wanted` are the columns that a layout can use; other Parquet columns stay unread."""
+    records = _hub(source.given, split, revision) if source.on_hub else _local(source.files, wanted, faults)
+    for count, record in enumerate(records):
+        if count == limit:
+            return
+        yield record
+
+
+def _local(files: Sequence[Path], wanted: Collection[str], faults: FaultLog) -> Iterator[Record]:
+    for path in files:
+        name, rows, before = _shorten(path), 0, faults.total
+        for row, values in _open(path, name, wanted, faults):
+            rows += 1
+            yield Record(name, row, values)
+        if not rows and faults.total == before:
+            faults.add(name, "no rows", "the file is empty: check that it was copied whole")
+
+
+def _shorten(path: Path) -> str:
+    """A path as the user would write it."""
+    home = os.path.expanduser("~")
+    text = str(path)
+    return "~" + text[len(home) :] if len(home) > 1 and text.startswith(home + os.sep) else text
+
+
+def _open(
+    path: Path, name: str, wanted: Collection[str], faults: FaultLog
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    suffix = path.suffix.lower()
+    if not _is_readable(path, name, suffix, faults):
+        return iter(())
+    if suffix in (".csv", ".tsv"):
+        return read_csv(path, name, "\t" if suffix == ".tsv" else ",", faults)
+    if suffix == ".parquet":
+        return read_parquet(path, name, wanted, faults)
+    if suffix == ".json" or first_byte(path) == b"[":
+        return read_json(path, name, faults)
+    return read_jsonl(path, name, faults)
+
+
+def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:
+    known = f"known are {', '.join(SUFFIXES)}"
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            faults.add(name, "is not a file (a pipe, a device or a folder)", "write the rows to a file first")
+            return False
+        if suffix in PACKED:
+            faults.add(name, "packed files are not read", "unpack it first")
+            return False
+        if suffix not in SUFFIXES:
+            faults.add(
+                name, f"unknown kind of file {suffix or '(no ending)'!r}", f"{known}; rename or convert it"
+            )
+            return False
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        faults.add(name, f"cannot be read: {(error.strerror or str(error)).lower()}", "check its rights")
+        return False
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+    if kind and not (suffix == ".parquet" and kind == "a Parquet file"):
+        faults.add(name, f"is {kind}, not what its ending {suffix} says", "rename or unpack it")
+        return False
+    return True
+
+
+def _hub(name: str, split: str, revision: str | None) -> Iterator[Record]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, split=split, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError.at(f"data {name}", *_why_not(error, name, split)) from error
+    for row, values in enumerate(rows, 1):
+        yield Record(name, row, values)
+
+
+def _why_not(error: Exception, name: str, split: str) -> tuple[str, str]:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, ConnectionError):
+        return (
+            "the hub cannot be reached, and the dataset is not in the cache",
+            "connect, or give a local file",
+        )
+    if type(error).__name__ == "DatasetNotFoundError":
+        return "no such file, and no such dataset on the hub (or it needs a login)", "check the name"
+    if "split" in reason.lower():
+        return f"has no split {split!r}: {reason}", "set data.split"
+    return reason, "check the name, or download the dataset and give its files"

@@ -1,0 +1,59 @@
+"""The row shapes that everything foreign is turned into, and their canonical JSON.
+
+A message is a dict as chat templates want it: `role` and `content` (always text), and where they apply
+`reasoning_content`, `tool_calls` ([{type, function: {name, arguments}}], arguments as an object), `name`, `tool_call_id`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation that ends in an answer."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    plain: bool = False  # came as a prompt and a completion, so it needs no chat template where there is none
+
+    shape = "chat"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text, learned from the first token to the last."""
+
+    text: str
+
+    shape = "text"
+
+
+Row = Chat | Text
+
+SHAPES = ("chat", "text")
+
+
+def to_json(row: Row) -> str:
+    """The row as canonical JSON: equal rows give equal text. The order of keys inside tool arguments is kept."""
+    if isinstance(row, Text):
+        content: dict[str, Any] = {"text": row.text}
+    else:
+        content = {"messages": row.messages}
+        if row.tools:
+            content["tools"] = row.tools
+        if row.plain:
+            content["plain"] = True
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(text: str) -> Row:
+    """The row that `to_json` wrote."""
+    content = json.loads(text)
+    if "text" in content:
+        return Text(content["text"])
+    return Chat(tuple(content["messages"]), tuple(content.get("tools", ())), content.get("plain", False))

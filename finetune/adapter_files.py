@@ -86,6 +86,8 @@ def _required_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
             faults.append(
                 Fault(f"{path} {key}", f"must be {wanted}, got {value!r:.60}", "save the adapter again")
             )
+        elif isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
+            faults.append(Fault(f"{path} {key}", "must be a list of names", "save the adapter again"))
     return faults
 
 

@@ -436,6 +436,11 @@ ADAPTER_DAMAGE: dict[str, tuple[dict[str, Any], str, str]] = {
         "is missing",
     ),
     "rank as text": ({"r": "4"}, "adapter_config.json r", "must be a whole number"),
+    "targets of numbers": (
+        {"target_modules": [1]},
+        "adapter_config.json target_modules",
+        "must be a list of names",
+    ),
     "rank zero": ({"r": 0}, "adapter_config.json r", "must be 1..4096, got 0"),
     "other task": ({"task_type": "SEQ_CLS"}, "adapter_config.json task_type", "'SEQ_CLS'"),
     "foreign code": (

@@ -147,7 +147,9 @@ SAID: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", b
 
 def _list(setting: Setting, value: Any, text: str | None) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{shown(text or value)} is not a list; write {setting.key}=[{text or value}]")
+        raise ValueError(
+            f"{shown(text or value)} is not a list; write {setting.key}=[{cut(str(text or value))}]"
+        )
     (kind,) = typing.get_args(setting.kind)
     return [_scalar(kind, item, None) for item in value]
 
@@ -158,6 +160,11 @@ def _text_or_texts(value: Any, text: str | None) -> Any:
     if isinstance(value, (list, dict)):
         raise ValueError(f"{shown(value)} is not a path or a list of paths")
     return text if text is not None else str(value)
+
+
+def cut(text: str) -> str:
+    """Text as a message repeats it: the beginning, when it is long."""
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def shown(value: Any) -> str:

@@ -22,9 +22,7 @@ def command(json_output: bool) -> int:
         print(text, file=sys.stderr if json_output else sys.stdout, flush=True)
 
     began = time.monotonic()
-    say(
-        f"finetune demo: support messages become strict JSON. `finetune train --recipe {RECIPE} name={NAME}`\n"
-    )
+    say(f"Support messages become strict JSON: `finetune train --recipe {RECIPE} name={NAME}`\n")
     outcome = train(say)
     result = compare(Path(outcome["run_dir"]), outcome, say)
     seconds = round(time.monotonic() - began, 1)

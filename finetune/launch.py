@@ -49,7 +49,7 @@ def launch(plan: RunPlan, composed: Composed) -> dict[str, Any]:
         return done
     plan = dataclasses.replace(plan, resume_from=where_to_continue(plan))
     with claimed(run_dir):
-        begin(plan, composed)
+        plan = begin(plan, composed)
         LAUNCHERS[plan.resolved.launcher](plan)
         return finish(run_dir)
 
@@ -70,8 +70,8 @@ def where_to_continue(plan: RunPlan) -> str | None:
     return str(found.newest.path) if found.newest else None
 
 
-def begin(plan: RunPlan, composed: Composed) -> None:
-    """Write what a reader and the ranks need into the claimed directory."""
+def begin(plan: RunPlan, composed: Composed) -> RunPlan:
+    """Write what a reader and the ranks need into the claimed directory; the plan as the ranks will load it."""
     from finetune.data.preview import write_preview
     from finetune.tokenizer import load_tokenizer
 
@@ -80,11 +80,16 @@ def begin(plan: RunPlan, composed: Composed) -> None:
     checkpoint.sweep(run_dir, after=checkpoint.step_of(plan.resume_from))
     for stale in (run_dir / ERRORS).glob("rank-*"):
         stale.unlink()
-    write_text(run_dir / "config.yaml", composed.yaml)
-    write_json(run_dir / PLAN_FILE, as_json(plan))
-    lineage.begin(plan)
     tokenizer = load_tokenizer(plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens))
+    write_text(run_dir / "config.yaml", composed.yaml)
+    lineage.begin(plan)
     write_preview(run_dir, plan.data, tokenizer)
+    if plan.config.tuning.start == "merge":
+        from finetune.adapter import merge_base
+
+        plan = dataclasses.replace(plan, model=merge_base(plan.model, run_dir / "base", tokenizer))
+    write_json(run_dir / PLAN_FILE, as_json(plan))
+    return plan
 
 
 def finish(run_dir: Path) -> dict[str, Any]:
@@ -229,7 +234,7 @@ def _lead(composed: Composed, word: Path) -> int:
     with claimed(run_dir):
         for stale in run_dir.glob(".ready-*"):
             stale.unlink()
-        begin(plan, composed)
+        plan = begin(plan, composed)
         write_json(word, {"run_dir": str(run_dir)})
         train(plan)
         finish(run_dir)

@@ -33,6 +33,8 @@ def set_up(debug: bool = False) -> None:
     if not debug:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+    # It offers to load a kernel from a hub, which runs code that nobody here has read.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     log.setLevel(logging.DEBUG if debug else logging.INFO if rank() == 0 else logging.WARNING)
     log.propagate = False
     for handler in list(log.handlers):

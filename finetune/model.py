@@ -70,8 +70,10 @@ def load_model(
     called.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     folder = fetched_folder(facts)
+    disable_progress_bar()
     held = torch_dtype(weights_precision(precision, full))
     try:
         model, info = AutoModelForCausalLM.from_pretrained(

@@ -16,7 +16,7 @@ from typing import Any
 
 from finetune import adapter, memory, plan_checks
 from finetune.compose import Composed, config_from_dict, config_to_dict
-from finetune.config import FullTuning, LoraTuning, QloraTuning, RunConfig
+from finetune.config import FsdpParallel, LoraTuning, RunConfig, Zero3Parallel
 from finetune.data.prepare import PreparedData, SplitFacts, prepare
 from finetune.errors import UserError
 from finetune.machine import Machine, check_floors, look
@@ -41,6 +41,7 @@ class Facts:
     data: PreparedData
     machine: Machine
     flash_attention: bool  # the package is installed
+    new_rows: tuple[int, ...] = ()  # ids of the tokens whose rows are added or trained by themselves
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,14 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         seed=config.seed,
         cache=str(Path(config.output_dir) / ".prepared"),
     )
-    return Facts(model, data, machine, importlib.util.find_spec("flash_attn") is not None)
+    new_rows = adapter.new_token_ids(tokenizer, model, config.tuning.new_tokens)
+    return Facts(model, data, machine, importlib.util.find_spec("flash_attn") is not None, new_rows)
 
 
 def make_plan(composed: Composed, facts: Facts) -> RunPlan:
     """Decide everything that the settings leave open; pure."""
     config, model = composed.config, facts.model
-    trainable = adapter.trainable_parameters(model, config.tuning)
+    trainable = adapter.trainable_parameters(model, config.tuning, facts.new_rows)
     resolved, reasons, estimate = resolve(config, facts, trainable)
     batch = plan_batches(config, facts.data, resolved.keep_best)
     if faults := plan_checks.check_batches(config, composed.sources, batch, resolved.keep_best):
@@ -179,16 +181,16 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
     length = choose("data.max_length", config.data.max_length, _longest_possible(facts.model), "the model's context")
     held_out = facts.data.held_out is not None
     keep_best = config.training.keep_best if held_out else "none"
-    reasons["training.keep_best"] = "as set" if held_out else "no held-out rows to measure it on"
+    if not held_out:
+        reasons["training.keep_best"] = "no held-out rows to measure it on"
     launcher, why = best_launcher(config)
     reasons["launch"] = why
 
     def estimate(checkpointing: bool) -> MemoryEstimate:
         return memory.estimate(
             facts.model,
+            tuning=tuning,
             trainable=trainable,
-            bits=tuning.bits if isinstance(tuning, QloraTuning) else None,
-            full=isinstance(tuning, FullTuning),
             precision=precision,
             micro_batch=training.batch_size,
             longest=facts.data.train.longest,
@@ -196,6 +198,8 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
             optimizer=optimizer,
             parallel=config.parallel.option,
             processes=config.launch.processes,
+            offload=isinstance(config.parallel, (FsdpParallel, Zero3Parallel)) and config.parallel.offload,
+            attention=attention,
         )
 
     fits = estimate(False).total <= machine.device_memory * USABLE_MEMORY
@@ -236,7 +240,7 @@ def best_rate(tuning: str, model: ModelFacts) -> tuple[float, str]:
     size = f"a model of {model.parameters / 1e6:,.0f}M parameters"
     if tuning == "full":
         return full, f"full tuning of {size}"
-    return full * 10, f"ten times the rate of full tuning, for an adapter on {size}"
+    return round(full * 10, 9), f"ten times the rate of full tuning, for an adapter on {size}"
 
 
 def best_launcher(config: RunConfig) -> tuple[str, str]:
@@ -312,6 +316,7 @@ def load_plan(run_dir: str | Path) -> RunPlan:
                 "train": SplitFacts(**data["train"]),
                 "held_out": SplitFacts(**data["held_out"]) if data["held_out"] else None,
                 "warnings": tuple(data["warnings"]),
+                "stop_ids": tuple(data["stop_ids"]),
             }
         ),
         machine=Machine(**stored["machine"]),

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import adapter
-from finetune.config import LoraTuning, QloraTuning, RunConfig
+from finetune.config import QloraTuning, RunConfig
 from finetune.data.prepare import PreparedData
 from finetune.errors import Fault
 from finetune.machine import Machine
 from finetune.memory import MemoryEstimate
 from finetune.methods import METHODS
-from finetune.model_files import ModelFacts
+from finetune.model_files import ModelFacts, check_quantization
 from finetune.rundir import check_writable, run_directory
 
 if TYPE_CHECKING:
@@ -41,17 +41,7 @@ def check_facts(
     config: RunConfig, sources: dict[str, str], model: ModelFacts, data: PreparedData
 ) -> list[Fault]:
     """Contradictions between the settings and what model and rows turned out to be."""
-    faults = []
-    if model.adapter is not None and config.tuning.start is None:
-        mend = "say tuning.start=continue to train it further, or tuning.start=merge to build on it"
-        faults.append(Fault("model.name", f"{model.name} holds an adapter", mend))
-    if model.adapter is None and config.tuning.start is not None:
-        faults.append(Fault("tuning.start", f"{model.name} holds no adapter to start from", "leave it out"))
-    if isinstance(config.tuning, LoraTuning):
-        faults += adapter.check_targets(config.tuning.targets, model, config.tuning.modules_to_save)[0]
-        if config.tuning.rank > model.hidden_size:
-            what = f"{config.tuning.rank} is more than the model's width of {model.hidden_size}"
-            faults.append(Fault("tuning.rank", what, f"use at most {model.hidden_size}"))
+    faults = adapter.check_tuning(config.tuning, model) + check_quantization(model, config.tuning.option)
     faults += METHODS[config.method.option].check(config.method, sources, data)
     if data.held_out is None:
         for key in ("training.eval_every", "training.early_stopping", "training.keep_best"):
@@ -181,9 +171,6 @@ def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Mac
         for key in ("tuning.quant_type", "tuning.double_quantization"):
             if key in sources:
                 faults.append(Fault(key, "has no effect with tuning.bits=8", "leave it out"))
-    if tuning.initialization not in ("default", "gaussian"):
-        what = f"{tuning.initialization} starts from the base's full-precision weights, which qlora does not keep"
-        faults.append(Fault("tuning.initialization", what, "use tuning=lora, or initialization=default"))
     return faults
 
 

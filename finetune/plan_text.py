@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from finetune.launch_command import shown_command
@@ -94,10 +95,10 @@ def _settings(plan: RunPlan) -> list[str]:
     }
     rows = []
     for key, source in sorted(plan.sources.items()):
-        if key not in resolved:
-            rows.append((key, _setting(plan, key), source))
+        if key not in resolved and (value := _setting(plan, key)):
+            rows.append((key, value, source))
     for key in OPEN_SETTINGS:
-        if resolved[key] is not None:
+        if key in plan.sources or key in plan.reasons:
             rows.append((key, str(resolved[key]), plan.sources.get(key) or f"plan: {plan.reasons[key]}"))
     width = max(len(key) for key, _, _ in rows)
     value_width = min(40, max(len(value) for _, value, _ in rows))
@@ -105,9 +106,14 @@ def _settings(plan: RunPlan) -> list[str]:
 
 
 def _setting(plan: RunPlan, key: str) -> str:
+    """A setting's value, or a group's option; nothing for a preset, whose keys stand by themselves."""
     value: object = plan.config
     for part in key.split("."):
         value = value[part] if isinstance(value, dict) else getattr(value, part)
+    if dataclasses.is_dataclass(value):
+        options = {"tuning": plan.config.tuning, "method": plan.config.method, "launch": plan.config.launch,
+                   "parallel": plan.config.parallel, "tracking": plan.config.tracking}  # fmt: skip
+        return options[key].option if key in options else ""
     return str(value)
 
 

@@ -47,7 +47,14 @@ class PadChoice:
 def load_tokenizer(
     facts: ModelFacts, chat_template: str | None = None, new_tokens: tuple[str, ...] = ()
 ) -> Any:
-    """A model's fast tokenizer, with a padding token that is not its stop token, and the given template.
+    """The model's fast tokenizer, with a padding token that is not its stop token, and the given template."""
+    return load_with_padding(facts, chat_template, new_tokens)[0]
+
+
+def load_with_padding(
+    facts: ModelFacts, chat_template: str | None = None, new_tokens: tuple[str, ...] = ()
+) -> tuple[Any, PadChoice]:
+    """The tokenizer as `load_tokenizer` gives it, and why it pads with what it pads with.
 
     An adapter that was saved with a tokenizer is loaded with it: its tokens and template are part of it.
     """
@@ -58,9 +65,10 @@ def load_tokenizer(
     if chat_template is not None:
         tokenizer.chat_template = _read_template(Path(chat_template))
     _check_template(tokenizer, folder)
-    tokenizer.pad_token = choose_padding(tokenizer, facts).token
+    padding = choose_padding(tokenizer, facts)
+    tokenizer.pad_token = padding.token
     tokenizer.padding_side = "right"
-    return tokenizer
+    return tokenizer, padding
 
 
 def tokenizer_folder(facts: ModelFacts) -> Path:
@@ -219,27 +227,29 @@ def choose_padding(tokenizer: Any, facts: ModelFacts) -> PadChoice:
     Padding with the stop token, where labels are masked by token, teaches a model never to stop, and padding
     with a token of the text hides that token, so neither is ever taken.
     """
-    taken = _taken(tokenizer, facts)
     vocabulary = tokenizer.get_vocab()
-    own = tokenizer.pad_token
-    if own is not None and own not in taken:
+    own, used = tokenizer.pad_token, _used(tokenizer)
+    # The model's own may also be a stop token of its generation settings: no row that we write ends with that one.
+    if own is not None and own not in used:
         return PadChoice(own, vocabulary[own], "the model's own")
     why = "the model has none" if own is None else f"the model's own, {own}, has another use"
+    stops = {tokenizer.convert_ids_to_tokens(id) for id in stop_ids(facts, tokenizer) if id < len(tokenizer)}
     for token in RESERVED_PADDING:
-        if token in vocabulary and token not in taken:
+        if token in vocabulary and token not in used | stops:
             return PadChoice(token, vocabulary[token], f"{why}; the vocabulary keeps this one for such uses")
     tokenizer.add_special_tokens({"pad_token": NEW_PADDING})
     added = tokenizer.pad_token_id
-    room = (
-        "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
-    )
+    room = "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
     return PadChoice(NEW_PADDING, added, f"{why}; added, on {room}")
 
 
-def _taken(tokenizer: Any, facts: ModelFacts) -> set[str]:
-    stops = {tokenizer.convert_ids_to_tokens(id) for id in stop_ids(facts, tokenizer) if id < len(tokenizer)}
+def _used(tokenizer: Any) -> set[str]:
+    """Tokens that begin, end or replace something, or that a template writes."""
     named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, *TURN_ENDS}
     written = {
-        token for token in RESERVED_PADDING for _, template in _templates(tokenizer) if token in template
+        token
+        for token in (*RESERVED_PADDING, tokenizer.pad_token)
+        for _, template in _templates(tokenizer)
+        if token is not None and token in template
     }
-    return {token for token in stops | named | written if token is not None}
+    return {token for token in named | written if token is not None}

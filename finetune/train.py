@@ -21,6 +21,8 @@ from finetune.rundir import OUTCOME, write_json
 
 def train(plan: RunPlan) -> None:
     """Train one run in this process, which may be one of several; its directory is claimed already."""
+    from transformers import PrinterCallback
+
     from finetune import callbacks
     from finetune.data.prepare import held_out_rows, ordered_rows
     from finetune.tokenizer import load_tokenizer
@@ -37,15 +39,17 @@ def train(plan: RunPlan) -> None:
     )
     held_out = held_out_rows(plan.data.held_out) if plan.batch.eval_every and plan.data.held_out else None
 
-    # 2. The model, and what of it is trained.
+    # 2. The model, and what of it is trained. TRL's arguments come first: they set up sharding, if there is any.
+    method = METHODS[config.method.option]
+    arguments = method.build_args(plan)
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
     tuned = tuned_model(plan, tokenizer)
 
     # 3. TRL's trainer, watched.
     resume_step = checkpoint.step_of(plan.resume_from)
     watch = callbacks.build(plan, token_counts, resume_step)
-    method = METHODS[config.method.option]
-    trainer = method.build_trainer(plan, tuned, tokenizer, rows, held_out, watch.callbacks)
+    trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)
+    trainer.remove_callback(PrinterCallback)  # stdout is for results
 
     # 4. Train, or go on training.
     if plan.resume_from:
@@ -90,16 +94,16 @@ def tuned_model(plan: RunPlan, tokenizer: Any) -> Any:
         quantization=model.plan_quantization(tuning),
         device=plan.machine.device,
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        sharded=plan.config.parallel.option != "ddp",
     )
     if not isinstance(tuning, LoraTuning):
         return base
     return adapter.add_adapter(
         base,
         tuning,
+        plan.model,
         seed=plan.config.seed,
         token_ids=adapter.new_token_ids(tokenizer, plan.model, tuning.new_tokens),
-        existing=plan.model.adapter,
-        revision=plan.model.revision,
         start_folder=Path(plan.run_dir) / "start",
     )
 

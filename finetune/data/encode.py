@@ -1,8 +1,9 @@
 """Rows → token ids and labels: rendered, tokenised once, and masked.
 
-A conversation is tokenised as one text, so its ids are those that `apply_chat_template(tokenize=True)` gives. Where the
-first token of an answer would melt into the prompt's last one (an answer that begins with a line break, say), the text is
-tokenised in two pieces there, because that is what happens when the model is asked: the prompt is a piece of its own.
+A conversation is tokenised as one text, so its ids are those that `apply_chat_template(tokenize=True)` gives.
+Where the first token of an answer would melt into the prompt's last one (an answer that begins with a line
+break, say), the text is tokenised in pieces: that is what happens when the model is asked, where the prompt is
+a piece of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 from finetune.data.rows import Chat, Message, Row, Text
 from finetune.data.sandbox import TemplateFault
-from finetune.data.template import Rendered, Span, Template
+from finetune.data.spans import Marker, Rendered
+from finetune.data.template import Span, Template
 
 ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
 MASKED = -100
@@ -57,10 +59,11 @@ class Encoder:
     ) -> None:
         if learn not in LEARN:
             raise ValueError(f"learn must be one of {LEARN}, not {learn!r}")
-        self._tokenizer, self._learn, self._max_length = tokenizer, learn, max_length
+        self._tokenizer, self._learn, self.max_length = tokenizer, learn, max_length
         self._backend = tokenizer.backend_tokenizer
         self._given_stop_ids = tuple(stop_ids)
         self._template: Template | None = None
+        self._marker: Marker | None = None
         self._bos = self._finds_bos()
 
     @property
@@ -110,19 +113,24 @@ class Encoder:
         return results
 
     def _mark(self, rows: Sequence[Row]) -> list[Rendered | TemplateFault]:
-        chats = [row for row in rows if isinstance(row, Chat) and not self._is_bare(row)]
+        bare = [_bare(row) if isinstance(row, Text) or self._is_bare(row) else None for row in rows]
+        chats = [row for row, done in zip(rows, bare, strict=True) if done is None and isinstance(row, Chat)]
+        marked = iter(self._mark_chats(chats) if chats else [])
+        return [done if done is not None else next(marked) for done in bare]
+
+    def _mark_chats(self, chats: Sequence[Chat]) -> Sequence[Rendered | TemplateFault]:
         try:
-            marked = iter(self.template.mark(chats) if chats else [])
+            if self._marker is None:
+                self._marker = Marker(self.template)
+            return self._marker.mark(chats)
         except TemplateFault as fault:
-            marked = iter([fault] * len(chats))
-        return [_bare(row) if isinstance(row, Text) or self._is_bare(row) else next(marked) for row in rows]
+            return [fault] * len(chats)
 
     def _is_bare(self, row: Row) -> bool:
         """A prompt and completion for a model without a template: joined as they are."""
         return isinstance(row, Chat) and row.plain and not self._tokenizer.chat_template
 
     def _label(self, row: Row, item: Rendered, encoding: Any) -> Encoded | Refused:
-        ids, learned = list(encoding.ids), []
         if isinstance(row, Text) or self._is_bare(row):
             ids, learned = self._bare_tokens(item, encoding)
         else:
@@ -136,18 +144,18 @@ class Encoder:
         return self._cut(ids, learned, item.unlearned_reasoning)
 
     def _cut(self, ids: list[int], learned: list[Span], unlearned: int) -> Encoded | Refused:
-        length, most = len(ids), self._max_length
+        length = len(ids)
+        most = length if self.max_length is None else min(length, self.max_length)
+        # The first token is predicted from nothing, so it cannot be all that is learned.
+        if not any(max(begin, 1) < min(end, most) for begin, end in learned):
+            if most == length:
+                return Refused("nothing", "nothing in it is learned", "delete the row", length)
+            what = f"{length} tokens, and all that is learned lies beyond data.max_length={most}"
+            return Refused("long", what, "raise data.max_length, or set data.on_long=drop", length)
         labels = [MASKED] * length
         for begin, end in learned:
             labels[begin:end] = ids[begin:end]
-        if most is not None and length > most:
-            if all(label == MASKED for label in labels[1:most]):
-                what = f"{length} tokens, and all that is learned lies beyond data.max_length={most}"
-                return Refused("long", what, "raise data.max_length, or set data.on_long=drop", length)
-            return Encoded(ids[:most], labels[:most], length, unlearned)
-        if all(label == MASKED for label in labels[1:]):
-            return Refused("nothing", "nothing in it is learned", "delete the row", length)
-        return Encoded(ids, labels, length, unlearned)
+        return Encoded(ids[:most], labels[:most], length, unlearned)
 
     def _bare_tokens(self, item: Rendered, encoding: Any) -> tuple[list[int], list[Span]]:
         """Plain text: the tokenizer's own beginning, the text, and the end token."""

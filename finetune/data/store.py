@@ -21,11 +21,11 @@ ARROW_FILE = "data-00000-of-00001.arrow"  # the name that datasets.load_from_dis
 class SplitWriter:
     """Writes one split as `datasets.Dataset.save_to_disk` would, without importing datasets."""
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path) -> None:
         import pyarrow as pa
 
         folder.mkdir(parents=True)
-        self._pa, self._folder, self._fingerprint = pa, folder, fingerprint
+        self._pa, self._folder = pa, folder
         tokens = pa.list_(pa.int32())
         self._schema = pa.schema(
             [("input_ids", tokens), ("labels", tokens), ("length", pa.int32()), ("row", pa.string())]
@@ -69,7 +69,7 @@ class SplitWriter:
         info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
         state: dict[str, Any] = {
             "_data_files": [{"filename": ARROW_FILE}],
-            "_fingerprint": self._fingerprint[:16],
+            "_fingerprint": self._folder.parent.name.strip(".")[:16],
             "_format_columns": None,
             "_format_kwargs": {},
             "_format_type": None,

@@ -13,16 +13,17 @@ from statistics import fmean
 from typing import Any
 
 from finetune.config import EvaluateConfig
+from finetune.data.rows import Chat, Row
 from finetune.errors import SHOWN_FAULTS, Fault, UserError
 from finetune.evaluate import stats
 from finetune.evaluate.generate import IGNORED, Answer, Likelihood, generate, likelihoods
 from finetune.evaluate.questions import (
     Question,
-    Row,
     Speech,
     ask,
     choose_examples,
     fingerprint,
+    tokens_of,
     with_examples,
 )
 from finetune.evaluate.score import OF_JSON, SCORERS, fitting, is_json, visible
@@ -79,8 +80,8 @@ class Evaluation:
 def run_ladder(
     models: Models,
     speech: Speech,
-    held_out: Sequence[Row],
-    training: Sequence[Row],
+    held_out: Sequence[Chat],
+    training: Sequence[Chat],
     settings: EvaluateConfig,
     *,
     seed: int,
@@ -121,9 +122,8 @@ def run_text_ladder(
     _at_least_two(len(held_out))
     sequences = []
     for row in held_out:
-        ids = speech.tokenizer(row["text"], add_special_tokens=False)["input_ids"]
-        ids = [*ids, speech.tokenizer.eos_token_id][: speech.context]
-        sequences.append((ids, [IGNORED, *ids[1:]]))
+        ids, labels = tokens_of(row, speech)
+        sequences.append((ids[: speech.context], labels[: speech.context]))
     rungs, pad = [], speech.tokenizer.pad_token_id
     for name, opened in ((BASE, models.base), (TUNED, models.tuned)):
         with opened() as model:
@@ -213,7 +213,7 @@ def _answers(
             model,
             speech.tokenizer,
             prompts,
-            stop_ids=speech.stop_ids,
+            stop_ids=speech.encoder.stop_ids,
             max_new_tokens=room,
             batch_size=batch_size,
             context=speech.context,

@@ -3,59 +3,81 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-Row = Mapping[str, Any]
-Message = Mapping[str, Any]
+from finetune.data.rows import Chat, Message, Row, to_json
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.data.encode import Encoder
 
 
 @dataclass(frozen=True)
 class Speech:
-    """How a model is spoken to: its tokenizer, and its chat template as training used it."""
+    """How a model is spoken to: its tokenizer, and the encoder that training used."""
 
     tokenizer: Any
-    prompt_ids: Callable[[Sequence[Message], Any], list[int]]  # messages, tools → ids before the answer
-    whole_ids: Callable[[Sequence[Message], Any], list[int]]  # messages, tools → ids with the answer
-    stop_ids: tuple[int, ...]
+    encoder: Encoder  # of `learn="last"`: the last answer alone is supervised
     context: int | None = None
 
 
 @dataclass(frozen=True)
 class Question:
-    """A row, cut before its last assistant turn."""
+    """A row, cut before its last answer."""
 
-    messages: tuple[Message, ...]
-    tools: Any
-    answer: Message
+    row: Chat
     prompt: tuple[int, ...]
     reference: str
-    reference_ids: tuple[int, ...]  # with the token that ends the turn
+    reference_ids: tuple[int, ...]  # as they are supervised, with the token that ends the turn
+
+    @property
+    def earlier(self) -> tuple[Message, ...]:
+        """The messages before the answer."""
+        return self.row.messages[:-1]
 
 
-def ask(row: Row, speech: Speech) -> Question:
+def ask(row: Chat, speech: Speech) -> Question:
     """The question that a row asks."""
-    earlier, answer = _cut(row)
-    tools = row.get("tools")
-    prompt = speech.prompt_ids(earlier, tools)
-    tail = speech.whole_ids([*earlier, answer], tools)[len(prompt) :]
-    end = next((at for at, token in enumerate(tail) if token in speech.stop_ids), len(tail))
-    # only the template knows how a call is written; text is taken as it is, without what a template adds
-    said = _said(answer)
-    text = speech.tokenizer.decode(tail[:end], skip_special_tokens=True) if answer.get("tool_calls") else said
-    ids = speech.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return Question(earlier, tools, answer, tuple(prompt), text, (*ids, *tail[end : end + 1]))
+    _, labels = tokens_of(row, speech)
+    expected = [label for label in labels if label >= 0]
+    prompt = speech.encoder.prompt_ids(row.messages[:-1], row.tools, row.plain)
+    answer = row.messages[-1]
+    reference = str(answer["content"])
+    if answer.get("tool_calls"):
+        # only the template knows how a call is written
+        reference = decoded(expected, speech)[0]
+    return Question(row, tuple(prompt), reference, tuple(expected))
+
+
+def tokens_of(row: Row, speech: Speech) -> tuple[list[int], list[int]]:
+    """Ids and labels of a row as training has them."""
+    from finetune.data.encode import Refused
+
+    (encoded,) = speech.encoder.encode([row])
+    if isinstance(encoded, Refused):
+        raise UserError.at("held-out row", encoded.what, encoded.mend)
+    return encoded.input_ids, encoded.labels
+
+
+def decoded(ids: Sequence[int], speech: Speech) -> tuple[str, int]:
+    """The text before the first stop token, and how many tokens it has."""
+    stops = speech.encoder.stop_ids
+    end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
+    return str(speech.tokenizer.decode(ids[:end], skip_special_tokens=True)), end
 
 
 def with_examples(
     question: Question, examples: Sequence[Question], speech: Speech, room: int
 ) -> tuple[list[int], int]:
     """The prompt with as many examples before it as the context holds, and how many those are."""
+    row = question.row
+    joined = row.plain and not speech.tokenizer.chat_template
     for count in range(len(examples), 0, -1):
-        ids = speech.prompt_ids(_shown(question, examples[:count]), question.tools)
+        messages = _shown(question, examples[:count], "\n\n" if joined else "")
+        ids = speech.encoder.prompt_ids(messages, row.tools, row.plain)
         if speech.context is None or len(ids) + room <= speech.context:
             return ids, count
     return list(question.prompt), 0
@@ -69,7 +91,7 @@ def choose_rows(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
 
 
 def choose_examples(
-    training: Sequence[Row], held_out: Sequence[Row], count: int, seed: int
+    training: Sequence[Chat], held_out: Sequence[Chat], count: int, seed: int
 ) -> tuple[int, ...]:
     """Which training rows are shown: drawn by seed, never one that asks what a held-out row asks."""
     taken = {_asked(row) for row in held_out}
@@ -87,30 +109,20 @@ def fingerprint(rows: Sequence[Row]) -> str:
     """Changes when any row does."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+        digest.update(to_json(row).encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()[:16]
 
 
-def _said(message: Message) -> str:
-    content = message.get("content") or ""
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+def _asked(row: Chat) -> str:
+    return to_json(replace(row, messages=row.messages[:-1]))
 
 
-def _cut(row: Row) -> tuple[tuple[Message, ...], Message]:
-    messages = row["messages"]
-    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return tuple(messages[:last]), messages[last]
-
-
-def _asked(row: Row) -> str:
-    return json.dumps([[message["role"], message.get("content")] for message in _cut(row)[0]])
-
-
-def _shown(question: Question, examples: Sequence[Question]) -> list[Message]:
+def _shown(question: Question, examples: Sequence[Question], between: str) -> list[Message]:
     """The examples as earlier turns, under the row's own system message."""
-    system = [message for message in question.messages[:1] if message["role"] == "system"]
-    turns: list[Message] = list(system)
+    system = [message for message in question.earlier[:1] if message["role"] == "system"]
+    turns = list(system)
     for example in examples:
-        turns += [message for message in example.messages if message["role"] != "system"]
-        turns.append(example.answer)
-    return [*turns, *question.messages[len(system) :]]
+        answer = example.row.messages[-1]
+        turns += [message for message in example.earlier if message["role"] != "system"]
+        turns.append({**answer, "content": answer["content"] + between})
+    return [*turns, *question.earlier[len(system) :]]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config import EvaluateConfig
+from finetune.data.rows import Chat
 from finetune.errors import Fault, UserError, did_you_mean
 from finetune.evaluate.ladder import Models, answer_rows, as_json, run_ladder, run_text_ladder
-from finetune.evaluate.questions import Message, Speech, choose_rows
+from finetune.evaluate.questions import Speech, choose_rows
 from finetune.evaluate.report import write_report
 
 if TYPE_CHECKING:
@@ -29,20 +30,22 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
     from finetune.plan import load_plan
     from finetune.rundir import write_json, write_text
 
-    check_finished(run_dir)
+    steps = check_finished(run_dir)
     plan = load_plan(run_dir)
     if plan.data.held_out is None:
         mend = "train with data.eval=FILE, or with data.eval_share above 0"
         raise UserError.at(f"{run_dir} data.eval", "the run held out no rows to compare on", mend)
     seed = plan.config.seed
-    held_out = choose_rows(read_rows(plan.data.held_out), settings.rows, seed)
+    held_out = choose_rows(list(read_rows(plan.data.held_out)), settings.rows, seed)
     speech, models = open_run(plan)
     if plan.data.shape == "text":
         evaluation = run_text_ladder(models, speech, held_out, settings, seed=seed)
     else:
-        training = read_rows(plan.data.train)
-        evaluation = run_ladder(models, speech, held_out, training, settings, seed=seed)
-    result = {"run_dir": str(run_dir), **as_json(evaluation)}
+        chats = [row for row in held_out if isinstance(row, Chat)]
+        training = [row for row in read_rows(plan.data.train) if isinstance(row, Chat)]
+        evaluation = run_ladder(models, speech, chats, training, settings, seed=seed)
+    made = {"run_dir": str(run_dir), "trained_steps": steps, "settings": asdict(settings)}
+    result = {**as_json(evaluation), **made}
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(evaluation)]
     write_text(run_dir / ANSWERS, "".join(lines))
     write_json(run_dir / EVALUATION, result)
@@ -60,14 +63,24 @@ def find_run(target: str) -> Path:
     raise UserError.at(target, "no run directory of that path, or of that name under runs/", said)
 
 
-def check_finished(run_dir: Path) -> None:
-    """Refuse a run that has not come to its end."""
+def stored_evaluation(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any] | None:
+    """The evaluation that was made of this run's result with these settings, if there is one."""
+    if not (run_dir / EVALUATION).is_file():
+        return None
+    stored = dict(json.loads((run_dir / EVALUATION).read_text(encoding="utf-8")))
+    same = stored["settings"] == asdict(settings) and stored["trained_steps"] == check_finished(run_dir)
+    return stored if same else None
+
+
+def check_finished(run_dir: Path) -> int:
+    """The steps that a run has trained; one that has not come to its end is refused."""
     from finetune.rundir import read_outcome
 
-    if read_outcome(run_dir) is None:
-        raise UserError.at(
-            str(run_dir), "the run has not finished", "give its `finetune train` command again"
-        )
+    outcome = read_outcome(run_dir)
+    if outcome is None:
+        mend = "give its `finetune train` command again"
+        raise UserError.at(str(run_dir), "the run has not finished", mend)
+    return int(outcome["steps"])
 
 
 def override(settings: EvaluateConfig, overrides: Sequence[str]) -> EvaluateConfig:
@@ -98,13 +111,15 @@ def override(settings: EvaluateConfig, overrides: Sequence[str]) -> EvaluateConf
 def open_run(plan: RunPlan) -> tuple[Speech, Models]:
     """How the model of a run is spoken to, and how base and tuned model are opened."""
     from finetune.artefact import ADAPTER, MODEL
+    from finetune.data.encode import Encoder
     from finetune.model_files import inspect_model
     from finetune.tokenizer import load_tokenizer, stop_ids
 
     tokenizer = load_tokenizer(
         plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens)
     )
-    speech = template_speech(tokenizer, stop_ids(plan.model, tokenizer), plan.model.context)
+    encoder = Encoder(tokenizer, "last", stop_ids=stop_ids(plan.model, tokenizer))
+    speech = Speech(tokenizer, encoder, plan.model.context)
     folder = Path(plan.run_dir)
     if (folder / ADAPTER).is_dir():
         return speech, adapter_models(partial(_load, plan, plan.model, tokenizer), folder / ADAPTER)
@@ -112,24 +127,6 @@ def open_run(plan: RunPlan) -> tuple[Speech, Models]:
     return speech, Models(
         lambda: nullcontext(_load(plan, plan.model, tokenizer)),
         lambda: nullcontext(_load(plan, tuned, tokenizer)),
-    )
-
-
-def template_speech(tokenizer: Any, stops: tuple[int, ...], context: int | None) -> Speech:
-    """Prompts as the chat template writes them."""
-
-    def encoded(messages: Sequence[Message], tools: Any, opened: bool) -> list[int]:
-        ids: list[int] = tokenizer.apply_chat_template(
-            list(messages), tools=tools, add_generation_prompt=opened, tokenize=True, return_dict=False
-        )
-        return ids
-
-    return Speech(
-        tokenizer,
-        lambda messages, tools: encoded(messages, tools, True),
-        lambda messages, tools: encoded(messages, tools, False),
-        stops,
-        context,
     )
 
 

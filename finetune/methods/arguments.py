@@ -45,6 +45,7 @@ def shared_arguments(plan: RunPlan) -> dict[str, Any]:
         "report_to": [] if plan.config.tracking.option == "none" else [plan.config.tracking.option],
         "run_name": plan.run_dir.rsplit("/", 1)[-1],
         "disable_tqdm": True,
+        "dataloader_pin_memory": plan.machine.device == "cuda",
         "remove_unused_columns": True,
     }
     if training.scheduler == "cosine_with_min_lr":

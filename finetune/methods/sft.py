@@ -122,14 +122,14 @@ def build_args(plan: RunPlan) -> Any:
 
 
 def build_trainer(
-    plan: RunPlan, model: Any, tokenizer: Any, train_rows: Any, held_out_rows: Any, callbacks: list[Any]
+    arguments: Any, model: Any, tokenizer: Any, train_rows: Any, held_out_rows: Any, callbacks: list[Any]
 ) -> Any:
     """TRL's trainer over rows in the order in which they are trained."""
     from trl import SFTTrainer
 
     return SFTTrainer(
         model=model,
-        args=build_args(plan),
+        args=arguments,
         processing_class=tokenizer,
         train_dataset=train_rows,
         eval_dataset=held_out_rows,

@@ -13,10 +13,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.config import EvaluateConfig
+from finetune.data.encode import Encoder
+from finetune.data.rows import Chat, Row, Text
 from finetune.errors import UserError
 from finetune.evaluate.ladder import Evaluation, Models, answer_rows, as_json, run_ladder, run_text_ladder
 from finetune.evaluate.questions import (
-    Row,
     Speech,
     ask,
     choose_examples,
@@ -24,15 +25,14 @@ from finetune.evaluate.questions import (
     fingerprint,
     with_examples,
 )
-from finetune.evaluate.run import adapter_models, template_speech
+from finetune.evaluate.run import adapter_models
 
 ANSWER = '{"box": 5}'
 
 
-def chat(question: str, answer: str = ANSWER, system: str | None = None) -> Row:
+def chat(question: str, answer: str = ANSWER, system: str | None = None) -> Chat:
     first = [{"role": "system", "content": system}] if system else []
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"messages": [*first, *turns]}
+    return Chat((*first, {"role": "user", "content": question}, {"role": "assistant", "content": answer}))
 
 
 TRAINING = [chat(f"jugs {number}") for number in range(12)]
@@ -41,7 +41,8 @@ HELD_OUT = [chat(f"fox {number}") for number in range(8)]
 
 @pytest.fixture(scope="module")
 def speech(random_model_folder: Path) -> Speech:
-    return template_speech(AutoTokenizer.from_pretrained(random_model_folder), (2,), 256)
+    tokenizer = AutoTokenizer.from_pretrained(random_model_folder)
+    return Speech(tokenizer, Encoder(tokenizer, "last", stop_ids=(2,)), 256)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_examples_come_from_training_rows_only_and_are_named(evaluation: Evaluat
 def test_no_example_asks_what_a_held_out_row_asks() -> None:
     training = [*HELD_OUT, chat("a new one"), chat("a new one", "another answer")]
     assert [
-        training[index]["messages"][0]["content"] for index in choose_examples(training, HELD_OUT, 3, 5)
+        training[index].messages[0]["content"] for index in choose_examples(training, HELD_OUT, 3, 5)
     ] == ["a new one"]
 
 
@@ -177,9 +178,9 @@ def test_examples_that_do_not_fit_are_left_out(speech: Speech) -> None:
 
 
 def test_rows_are_drawn_by_seed_and_stay_in_order() -> None:
-    rows = [{"text": str(number)} for number in range(100)]
+    rows: list[Row] = [Text(str(number)) for number in range(100)]
     drawn = choose_rows(rows, 10, seed=3)
-    numbers = [int(row["text"]) for row in drawn]
+    numbers = [int(row.text) for row in drawn if isinstance(row, Text)]
     assert numbers == sorted(numbers)
     assert max(numbers) > 20  # not just the first ones
     assert drawn == choose_rows(rows, 10, seed=3) != choose_rows(rows, 10, seed=4)
@@ -195,9 +196,7 @@ def test_the_fingerprint_changes_with_any_row() -> None:
 def test_plain_text_is_compared_by_how_well_it_is_predicted(
     open_model: Callable[[], Any], adapter: Path, speech: Speech
 ) -> None:
-    rows = [
-        {"text": f"<|im_start|>user\nfox {n}<|im_end|>\n<|im_start|>assistant\n{ANSWER}"} for n in range(8)
-    ]
+    rows = [Text(f"<|im_start|>user\nfox {n}<|im_end|>\n<|im_start|>assistant\n{ANSWER}") for n in range(8)]
     models = adapter_models(open_model, adapter)
     result = as_json(run_text_ladder(models, speech, rows, EvaluateConfig(), seed=1))
     assert (result["metric"], result["lower_is_better"]) == ("nll", True)
@@ -221,10 +220,10 @@ def test_json_metrics_refuse_references_that_are_text(speech: Speech) -> None:
 
 
 @pytest.mark.parametrize("rows", [[], HELD_OUT[:1]])
-def test_too_few_rows_are_refused_before_a_model_is_opened(speech: Speech, rows: list[Row]) -> None:
+def test_too_few_rows_are_refused_before_a_model_is_opened(speech: Speech, rows: list[Chat]) -> None:
     never = Models(lambda: pytest.fail("opened"), lambda: pytest.fail("opened"))
     with pytest.raises(UserError, match="at least 2") as caught:
         run_ladder(never, speech, rows, TRAINING, EvaluateConfig(), seed=1)
     assert caught.value.faults[0].where == "data.eval"
     with pytest.raises(UserError, match="at least 2"):
-        run_text_ladder(never, speech, [{"text": "a"}] * len(rows), EvaluateConfig(), seed=1)
+        run_text_ladder(never, speech, [Text("a")] * len(rows), EvaluateConfig(), seed=1)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from finetune.config import EvaluateConfig
+from finetune.data.rows import Text
 from finetune.evaluate import plots
 from finetune.evaluate.contents import read_contents
 from finetune.evaluate.generate import Answer, Likelihood
@@ -43,7 +44,7 @@ def evaluation(rows: int = 40, shares: tuple[float, ...] = (0.1, 0.35, 0.9)) -> 
                 (3, 14, 15) if name == "few_shot" else (),
             )
         )
-    found = judge(EvaluateConfig().metric, [{"messages": [], "row": n} for n in range(rows)], rungs, 1)
+    found = judge(EvaluateConfig().metric, [Text(str(n)) for n in range(rows)], rungs, 1)
     return Evaluation(
         **{
             **found.__dict__,
@@ -283,7 +284,7 @@ def test_plain_text_has_a_table_of_its_own() -> None:
         Rung(name, tuple(Likelihood(nll + row / 10, 10) for row in range(20)))
         for name, nll in (("base", 30.0), ("tuned", 20.0))
     ]
-    result = as_json(judge(NLL, [{"text": str(row)} for row in range(20)], rungs, 1))
+    result = as_json(judge(NLL, [Text(str(row)) for row in range(20)], rungs, 1))
     lines = answer_table(result).splitlines()
     assert "NLL per token" in lines[0]
     assert lines[-1].startswith("better: tuned against base, NLL per token -1.000")

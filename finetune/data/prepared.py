@@ -1,0 +1,137 @@
+"""Prepared rows on disk: a folder for each fingerprint, found again by a hash of the files they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data.read import Source
+
+FACTS_FILE = "prepared.json"  # written last: a folder without it is not whole
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """One prepared split: where it lies and what it holds."""
+
+    # Arrow dataset (datasets.load_from_disk) with columns input_ids, labels, length, row (canonical JSON)
+    path: str
+    rows: int
+    tokens: int
+    supervised_tokens: int
+    longest: int
+    truncated: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The prepared rows of a run. Small: the rows themselves stay on disk."""
+
+    folder: str  # <output_dir>/.prepared/<fingerprint>
+    shape: str  # chat or text
+    train: SplitFacts
+    held_out: SplitFacts | None
+    held_out_from: str  # "files" or "split" or "none"
+    fingerprint: str  # of everything that decides the tokens: rows, template, tokenizer, settings
+    held_out_fingerprint: str | None
+    warnings: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()  # the tokens that end an answer: generation must stop at each of them
+
+
+def files_digest(sources: Sequence[Source]) -> str | None:
+    """A hash of the bytes of all files; none when rows come from the hub, where a branch may move."""
+    digest = hashlib.sha256()
+    for source in sources:
+        if source.on_hub:
+            return None
+        for path in source.files:
+            if not path.is_file():
+                return None
+            with path.open("rb") as file:
+                digest.update(f"{path}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def find(root: Path, key: str) -> PreparedData | None:
+    """What was remembered under a key, if it is still whole."""
+    try:
+        fingerprint = (root / f"{key}.key").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return read(root / fingerprint) if fingerprint.isalnum() else None
+
+
+def remember(root: Path, key: str, fingerprint: str) -> None:
+    """Let `find` find a fingerprint under a key."""
+    temporary = root / f".{key}.{os.getpid()}.tmp"
+    temporary.write_text(fingerprint, encoding="utf-8")
+    temporary.replace(root / f"{key}.key")
+
+
+def read(folder: Path) -> PreparedData | None:
+    """The facts of a prepared folder; none when it is not there or not whole, so that it is made anew."""
+    try:
+        kept = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        sizes = kept.pop("sizes")
+        if any((folder / name).stat().st_size != size for name, size in sizes.items()):
+            return None
+        train, held_out = (
+            _split(kept["train"], folder / "train"),
+            _split(kept["held_out"], folder / "held_out"),
+        )
+        if train is None:
+            return None
+        kept |= {"folder": str(folder), "train": train, "held_out": held_out}
+        kept |= {"warnings": tuple(kept["warnings"]), "stop_ids": tuple(kept["stop_ids"])}
+        return PreparedData(**kept)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:
+    if kept is None:
+        return None
+    counts = {
+        name: kept[name]
+        for name in ("rows", "tokens", "supervised_tokens", "longest", "truncated", "dropped")
+    }
+    return SplitFacts(path=str(path), **counts)
+
+
+def write(folder: Path, make: Callable[[Path], PreparedData]) -> PreparedData:
+    """Let `make` fill a temporary folder, and give it its name when it is whole. One process at a time."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_name(f"{folder.name}.lock")):
+        found = read(folder)
+        if found is not None:  # another process was faster
+            return found
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        for stale in (temporary, folder):
+            shutil.rmtree(stale, ignore_errors=True)
+        try:
+            prepared = make(temporary)
+            files = [file for file in temporary.rglob("*") if file.is_file()]
+            sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in files}
+            kept = json.dumps({**dataclasses.asdict(prepared), "sizes": sizes}, indent=2)
+            (temporary / FACTS_FILE).write_text(kept, encoding="utf-8")
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return prepared
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

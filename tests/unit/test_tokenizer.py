@@ -27,12 +27,25 @@ from tokenizers import (
 
 from finetune.errors import UserError
 from finetune.model_files import ModelFacts, inspect_model
-from finetune.tokenizer import MAX_TEMPLATE, load_tokenizer, load_with_padding, require_chat_template, stop_ids
-
-SAMPLES = ["Hello world", "  two  spaces", "naïve café ☕", "a<|eot|>b", "<s>x</s>", "1234 5678\n\n", "<bos>hi<eos>", ""]
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+from finetune.tokenizer import (
+    MAX_TEMPLATE,
+    load_tokenizer,
+    load_with_padding,
+    require_chat_template,
+    stop_ids,
 )
+
+SAMPLES = [
+    "Hello world",
+    "  two  spaces",
+    "naïve café ☕",
+    "a<|eot|>b",
+    "<s>x</s>",
+    "1234 5678\n\n",
+    "<bos>hi<eos>",
+    "",
+]
+QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 @pytest.fixture
@@ -107,7 +120,9 @@ def sentencepiece_like(specials: list[str]) -> Tokenizer:
     backend = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     backend.normalizer = normalizers.Replace(" ", "▁")
     every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[*specials, *every_byte], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=[*specials, *every_byte], show_progress=False
+    )
     backend.train_from_iterator(TEXT, trainer)
     state = json.loads(backend.to_str())
     # Byte tokens are part of the vocabulary, not added tokens, as in converted SentencePiece models.
@@ -118,7 +133,9 @@ def sentencepiece_like(specials: list[str]) -> Tokenizer:
 def gemma_like() -> tuple[Tokenizer, dict[str, Any]]:
     backend = sentencepiece_like(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
     backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     backend.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 2)]
     )
@@ -196,7 +213,9 @@ def test_families_load_as_auto_tokenizer_loads_them(family: str, template_file: 
     assert (ours.bos_token_id, ours.eos_token_id) == (oracle.bos_token_id, oracle.eos_token_id)
     assert ours.chat_template == oracle.chat_template
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
-    assert ours.apply_chat_template(messages)["input_ids"] == oracle.apply_chat_template(messages)["input_ids"]
+    assert (
+        ours.apply_chat_template(messages)["input_ids"] == oracle.apply_chat_template(messages)["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -234,7 +253,10 @@ def test_older_files_are_converted(random_model_folder: Path, tmp_path: Path) ->
     edit(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", backend=...)
     facts = inspect_model(str(folder))
     text = "The quick brown fox"
-    assert load_tokenizer(facts)(text)["input_ids"] == load_tokenizer(inspect_model(str(random_model_folder)))(text)["input_ids"]
+    assert (
+        load_tokenizer(facts)(text)["input_ids"]
+        == load_tokenizer(inspect_model(str(random_model_folder)))(text)["input_ids"]
+    )
 
 
 def faults_of(action: Callable[[], Any]) -> list[str]:
@@ -246,8 +268,18 @@ def faults_of(action: Callable[[], Any]) -> list[str]:
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
     "missing": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json", "is missing", "download"),
-    "not JSON": (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json", "not valid JSON", "download"),
-    "no model": (lambda f: edit(f / "tokenizer.json", model=...), "tokenizer.json", "cannot be read", "download"),
+    "not JSON": (
+        lambda f: (f / "tokenizer.json").write_text("{"),
+        "tokenizer.json",
+        "not valid JSON",
+        "download",
+    ),
+    "no model": (
+        lambda f: edit(f / "tokenizer.json", model=...),
+        "tokenizer.json",
+        "cannot be read",
+        "download",
+    ),
     "bad settings": (
         lambda f: (f / "tokenizer_config.json").write_text("[]"),
         "tokenizer_config.json",
@@ -339,7 +371,12 @@ def test_padding_is_never_a_token_with_another_use(given: str | None, folder: Pa
 
 
 def test_without_a_reserved_token_one_is_added(folder: Path) -> None:
-    text = (folder / "tokenizer.json").read_text().replace("<|pad|>", "<|other|>").replace("<|endoftext|>", "<|x|>")
+    text = (
+        (folder / "tokenizer.json")
+        .read_text()
+        .replace("<|pad|>", "<|other|>")
+        .replace("<|endoftext|>", "<|x|>")
+    )
     (folder / "tokenizer.json").write_text(text)
     edit(folder / "tokenizer_config.json", pad_token=None)
     facts = inspect_model(str(folder))

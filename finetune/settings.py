@@ -182,17 +182,24 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
             if what := outside(item, metadata):
                 faults.append(Fault(places.get(key, key), *what))
     if config.name is not None and not NAME_RULE.fullmatch(config.name):
-        faults.append(
-            Fault(
-                places.get("name", "name"), f"{config.name[:80]!r} cannot name a run", f"use {NAME_RULE_SAID}"
-            )
-        )
+        what = f"{shown(config.name)} cannot name a run"
+        faults.append(Fault(places.get("name", "name"), what, f"use {NAME_RULE_SAID}"))
     if config.training.epochs is None and config.training.max_steps is None:
         place = places.get("training.epochs", "training.epochs")
         faults.append(
             Fault(place, "neither training.epochs nor training.max_steps is set", "set one of them")
         )
-    return faults
+    return faults + _unknown_changes(config, places.get("allow_change", "allow_change"))
+
+
+def _unknown_changes(config: RunConfig, place: str) -> list[Fault]:
+    """Names in allow_change that no setting has, and that would therefore allow nothing."""
+    known = [*(key for key, _, _ in flatten(config)), "data", *(f"{group}.option" for group in GROUPS)]
+    return [
+        Fault(place, f"{shown(name)} is not a setting", did_you_mean(name, known))
+        for name in config.allow_change
+        if name not in known and not open_key(name)
+    ]
 
 
 def outside(value: Any, metadata: Mapping[str, Any]) -> tuple[str, str] | None:

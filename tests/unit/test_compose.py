@@ -326,6 +326,14 @@ def test_a_hub_id_or_a_file_in_place_of_an_option_is_understood() -> None:
         compose(["model=tiny", "data=my.jsonl"])
 
 
+def test_only_settings_can_be_allowed_to_change() -> None:
+    allowed = "allow_change=[training.learning_rate,data,method.trl.torch_compile]"
+    assert len(composed(allowed).config.allow_change) == 3
+    assert faults("allow_change=[training.learning_rat]") == [
+        "allow_change: 'training.learning_rat' is not a setting; did you mean training.learning_rate?"
+    ]
+
+
 def test_no_message_speaks_of_hydra_or_omegaconf() -> None:
     wrong = ("abc", "{", "[1", "{a: 1}", "null", "'", "a=b", "1,2", "???", "${x}", "(1)", "-", "[[]]")
     for key in (

@@ -179,8 +179,8 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
     faults = []
     for key, value, metadata in flatten(config):
         for item in value if isinstance(value, list) else [value]:
-            if what := outside(item, metadata):
-                faults.append(Fault(places.get(key, key), *what))
+            if wrong := outside(item, metadata):
+                faults.append(Fault(places.get(key, key), *wrong))
     if config.name is not None and not NAME_RULE.fullmatch(config.name):
         what = f"{shown(config.name)} cannot name a run"
         faults.append(Fault(places.get("name", "name"), what, f"use {NAME_RULE_SAID}"))

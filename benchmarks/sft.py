@@ -34,12 +34,15 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 def make_rows(count: int, seed: int) -> list[dict[str, Any]]:
     """Chat rows whose lengths are log-normal around MEAN_TOKENS tokens."""
-    from finetune.tiny import PATH
     from transformers import PreTrainedTokenizerFast
+
+    from finetune.tiny import PATH
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(PATH)
     dice = random.Random(seed)
-    words = "the order arrived late and box was open so please send another one to my old address today".split()
+    words = (
+        ["the", "order", "arrived", "late", "and", "box", "was", "open", "so", "please", "send", "another", "one", "to", "my", "old", "address", "today"]
+    )
     per_word = len(tokenizer(" ".join(words))["input_ids"]) / len(words)
     rows = []
     for _ in range(count):
@@ -55,8 +58,9 @@ def make_rows(count: int, seed: int) -> list[dict[str, Any]]:
 def make_model(folder: Path) -> int:
     """A llama of 3–4M parameters with random weights and the embedded model's tokenizer."""
     import torch
-    from finetune.tiny import PATH
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from finetune.tiny import PATH
 
     tokenizer = AutoTokenizer.from_pretrained(PATH)
     torch.manual_seed(0)
@@ -124,7 +128,9 @@ def learned_by_template(work: Path) -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(work / "model")
     rows = [json.loads(line)["messages"] for line in (work / "rows" / "train.jsonl").read_text().splitlines()]
-    masks = tokenizer.apply_chat_template(rows, return_assistant_tokens_mask=True, return_dict=True, tokenize=True)
+    masks = tokenizer.apply_chat_template(
+        rows, return_assistant_tokens_mask=True, return_dict=True, tokenize=True
+    )
     return sum(sum(mask) for mask in masks["assistant_masks"])
 
 
@@ -132,10 +138,14 @@ def timed(command: list[str], work: Path) -> tuple[float, str]:
     """Seconds of a whole process, and what it printed."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "500"}
     started = time.monotonic()
-    done = subprocess.run(command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     seconds = time.monotonic() - started
     if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        sys.exit(
+            f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        )
     return seconds, done.stdout
 
 
@@ -148,7 +158,9 @@ def held_out_loss(folder: str, rows: list[dict[str, Any]]) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     total, count = 0.0, 0
     for row in rows:
-        made = tokenizer.apply_chat_template(row["messages"], return_assistant_tokens_mask=True, return_dict=True)
+        made = tokenizer.apply_chat_template(
+            row["messages"], return_assistant_tokens_mask=True, return_dict=True
+        )
         ids, mask = torch.tensor([made["input_ids"]]), torch.tensor(made["assistant_masks"], dtype=torch.bool)
         with torch.no_grad():
             chances = model(ids).logits[0, :-1].log_softmax(-1)

@@ -18,7 +18,13 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from finetune import artefact, checkpoint
 from finetune.compose import identity
@@ -104,7 +110,9 @@ class LearningGuard(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
         # The schedule starts at zero, so the first step may be idle by design; by the second something has moved.
-        if self.before and (state.global_step == self.resume_step + 2 or state.global_step == state.max_steps):
+        if self.before and (
+            state.global_step == self.resume_step + 2 or state.global_step == state.max_steps
+        ):
             artefact.changed_since(self.before, model)
             self.before = {}
 
@@ -115,7 +123,9 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
     Tokens are counted from the order of the rows, so the counts are those of the whole run, resumed or not.
     """
 
-    def __init__(self, plan: RunPlan, token_counts: np.ndarray, resume_step: int, progress: Bar | Lines) -> None:
+    def __init__(
+        self, plan: RunPlan, token_counts: np.ndarray, resume_step: int, progress: Bar | Lines
+    ) -> None:
         self.path = Path(plan.run_dir) / METRICS
         self.plan, self.progress = plan, progress
         self.tokens = np.cumsum(token_counts)
@@ -277,7 +287,9 @@ class Stops(TrainerCallback):  # type: ignore[misc]
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Take over SIGINT and SIGTERM while training."""
-        previous = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {
+            number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
@@ -313,7 +325,9 @@ class Stops(TrainerCallback):  # type: ignore[misc]
             text = f"stopped at step {step}, saved; continue with:\n  {command}"
             return Interrupted(text, 128 + self.signal)
         if self.out_of_time:
-            return StoppedEarly(f"training.max_time is over at step {step}, saved; continue with:\n  {command}")
+            return StoppedEarly(
+                f"training.max_time is over at step {step}, saved; continue with:\n  {command}"
+            )
         return None
 
 

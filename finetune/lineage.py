@@ -37,5 +37,9 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
         "config": identity(plan.config),
         "seed": plan.config.seed,
         "versions": {"finetune": __version__, **plan.machine.versions},
-        "host": {"name": socket.gethostname(), "device": plan.machine.device_name, "processes": plan.batch.processes},
+        "host": {
+            "name": socket.gethostname(),
+            "device": plan.machine.device_name,
+            "processes": plan.batch.processes,
+        },
     }

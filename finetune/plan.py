@@ -118,7 +118,10 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
     model = inspect_model(config.model.name, config.model.revision, config.model.trust_remote_code)
     max_length = config.data.max_length or _longest_possible(model)
     if model.context and max_length > model.context:
-        where, what = "data.max_length", f"{max_length} is more than the model's context of {model.context} tokens"
+        where, what = (
+            "data.max_length",
+            f"{max_length} is more than the model's context of {model.context} tokens",
+        )
         raise UserError.at(where, what, f"use at most {model.context}")
     tokenizer = load_tokenizer(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     method = METHODS[config.method.option]
@@ -162,7 +165,9 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
     )
 
 
-def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, dict[str, str], MemoryEstimate]:
+def resolve(
+    config: RunConfig, facts: Facts, trainable: int
+) -> tuple[Resolved, dict[str, str], MemoryEstimate]:
     """The table: each open setting's value and its reason, in the order in which they depend on each other."""
     reasons: dict[str, str] = {}
 
@@ -178,7 +183,9 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
     alpha = None
     if isinstance(tuning, LoraTuning):
         alpha = choose("tuning.alpha", tuning.alpha, 2.0 * tuning.rank, "twice the rank")
-    length = choose("data.max_length", config.data.max_length, _longest_possible(facts.model), "the model's context")
+    length = choose(
+        "data.max_length", config.data.max_length, _longest_possible(facts.model), "the model's context"
+    )
     held_out = facts.data.held_out is not None
     keep_best = config.training.keep_best if held_out else "none"
     if not held_out:
@@ -204,10 +211,10 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
 
     fits = estimate(False).total <= machine.device_memory * USABLE_MEMORY
     why = "fits into memory without it" if fits else "does not fit into memory without it"
-    checkpointing = choose(
-        "training.gradient_checkpointing", training.gradient_checkpointing, not fits, why
+    checkpointing = choose("training.gradient_checkpointing", training.gradient_checkpointing, not fits, why)
+    resolved = Resolved(
+        precision, attention, rate, optimizer, checkpointing, alpha, length, keep_best, launcher
     )
-    resolved = Resolved(precision, attention, rate, optimizer, checkpointing, alpha, length, keep_best, launcher)
     return resolved, reasons, estimate(checkpointing)
 
 
@@ -291,13 +298,15 @@ def _longest_possible(model: ModelFacts) -> int:
 def as_json(plan: RunPlan) -> dict[str, Any]:
     """The plan as plan.json holds it."""
     values = {item.name: getattr(plan, item.name) for item in dataclasses.fields(plan)}
-    return {
-        key: config_to_dict(value) if key == "config" else _plain(value) for key, value in values.items()
-    }
+    return {key: config_to_dict(value) if key == "config" else _plain(value) for key, value in values.items()}
 
 
 def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    return (
+        dataclasses.asdict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else value
+    )
 
 
 def load_plan(run_dir: str | Path) -> RunPlan:
@@ -307,9 +316,7 @@ def load_plan(run_dir: str | Path) -> RunPlan:
     return RunPlan(
         run_dir=str(run_dir),
         config=config_from_dict(stored["config"]),
-        model=ModelFacts(
-            **{**model, "adapter": AdapterFacts(**model["adapter"]) if model["adapter"] else None}
-        ),
+        model=_model_facts(model),
         data=PreparedData(
             **{
                 **data,
@@ -330,3 +337,12 @@ def load_plan(run_dir: str | Path) -> RunPlan:
         command=stored["command"],
         resume_from=stored["resume_from"],
     )
+
+
+def _model_facts(stored: dict[str, Any]) -> ModelFacts:
+    shapes = {name: (rows, columns) for name, (rows, columns) in stored["linear_shapes"].items()}
+    adapter_facts = None
+    if stored["adapter"]:
+        adapter_facts = AdapterFacts(**{**stored["adapter"], "targets": tuple(stored["adapter"]["targets"])})
+    lists = {"embeddings": tuple(stored["embeddings"])}
+    return ModelFacts(**{**stored, **lists, "linear_shapes": shapes, "adapter": adapter_facts})

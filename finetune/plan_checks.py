@@ -51,15 +51,21 @@ def check_facts(
     return faults
 
 
-def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, keep_best: str) -> list[Fault]:
+def check_batches(
+    config: RunConfig, sources: dict[str, str], batch: BatchPlan, keep_best: str
+) -> list[Fault]:
     """Cadences that the run's length does not allow."""
     faults = []
     every = batch.eval_every
     if every and every > batch.steps and "training.eval_every" in sources:
         mend = f"use at most {batch.steps}"
-        faults.append(Fault("training.eval_every", f"{every} is more than the run's {batch.steps} steps", mend))
+        faults.append(
+            Fault("training.eval_every", f"{every} is more than the run's {batch.steps} steps", mend)
+        )
     if every and keep_best != "none" and batch.save_every % every:
-        what = f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
+        what = (
+            f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
+        )
         mend = f"use {every * max(1, batch.save_every // every)}, or training.keep_best=none"
         faults.append(Fault("training.save_every", what, mend))
     if batch.warmup_steps >= batch.steps and "training.warmup" in sources:
@@ -128,7 +134,9 @@ def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     revision = config.model.revision
     if config.model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         what = "runs code from the model's repository, and model.revision pins no commit"
-        faults.append(Fault("model.trust_remote_code", what, "set model.revision to the full 40-digit commit"))
+        faults.append(
+            Fault("model.trust_remote_code", what, "set model.revision to the full 40-digit commit")
+        )
     if revision is not None and Path(config.model.name).expanduser().exists():
         faults.append(Fault("model.revision", "has no effect on a local folder", "leave it out"))
     return faults
@@ -142,7 +150,9 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
         mend = "set model.precision=fp32" if machine.device != "cuda" else "set model.precision=fp16"
         faults.append(Fault("model.precision", f"{machine.device_name} does not compute in bf16", mend))
     if precision == "fp16" and machine.device != "cuda":
-        faults.append(Fault("model.precision", f"fp16 needs an NVIDIA GPU; {has}", "set model.precision=fp32"))
+        faults.append(
+            Fault("model.precision", f"fp16 needs an NVIDIA GPU; {has}", "set model.precision=fp32")
+        )
     if attention and attention.startswith("flash"):
         package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}[attention]
         if machine.device != "cuda":
@@ -153,7 +163,9 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
     optimizer = config.training.optimizer or ""
     if "8bit" in optimizer or optimizer.startswith("paged"):
         if machine.device != "cuda":
-            faults.append(Fault("training.optimizer", f"{optimizer} needs an NVIDIA GPU; {has}", "use adamw_torch"))
+            faults.append(
+                Fault("training.optimizer", f"{optimizer} needs an NVIDIA GPU; {has}", "use adamw_torch")
+            )
     return faults
 
 
@@ -187,15 +199,16 @@ def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
     if parallel == "ddp":
         return faults
     if machine.device != "cuda":
+        # Without an accelerator FSDP silently trains independent copies.
         what = f"{parallel} needs GPUs, and this machine has {machine.device_name}"
-        faults.append(Fault("parallel", what, "use parallel=ddp"))
-    elif processes == 1:
+        return [*faults, Fault("parallel", what, "use parallel=ddp")]
+    if processes == 1:
         what = f"{parallel} has nothing to share out with one process"
         faults.append(Fault("parallel", what, "raise launch.processes, or use parallel=ddp"))
     if parallel == "zero3" and importlib.util.find_spec("deepspeed") is None:
         what = "zero3 needs the package deepspeed, which is not installed"
         faults.append(Fault("parallel", what, "pip install 'finetune[deepspeed]', or use parallel=fsdp"))
-    if parallel in ("fsdp", "zero3") and isinstance(config.tuning, QloraTuning) and parallel == "zero3":
+    if parallel == "zero3" and isinstance(config.tuning, QloraTuning):
         faults.append(Fault("parallel", "zero3 cannot shard a quantized base", "use parallel=ddp or fsdp"))
     return faults
 

@@ -53,7 +53,10 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
     if held_out is None:
         return [("rows", text), ("held out", "none")]
-    origin = {"files": "from data.eval", "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash"}
+    origin = {
+        "files": "from data.eval",
+        "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash",
+    }
     return [("rows", text), ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}")]
 
 
@@ -63,7 +66,9 @@ def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     length = f"{batch.steps:,} steps, {batch.epochs:g} epochs"
     if batch.left_over:
         length += f"; the last {batch.left_over} rows fill no batch and are left out"
-    schedule = f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
+    schedule = (
+        f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
+    )
     cadence = f"log every {batch.log_every}, save every {batch.save_every}"
     if batch.eval_every:
         cadence += f", evaluate every {batch.eval_every}"

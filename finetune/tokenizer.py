@@ -239,7 +239,9 @@ def choose_padding(tokenizer: Any, facts: ModelFacts) -> PadChoice:
             return PadChoice(token, vocabulary[token], f"{why}; the vocabulary keeps this one for such uses")
     tokenizer.add_special_tokens({"pad_token": NEW_PADDING})
     added = tokenizer.pad_token_id
-    room = "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
+    room = (
+        "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
+    )
     return PadChoice(NEW_PADDING, added, f"{why}; added, on {room}")
 
 

@@ -17,8 +17,8 @@ from finetune.config import DataConfig
 from finetune.data import prepared, store
 from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
 from finetune.data.faults import FaultLog
-from finetune.data.order import row_order
 from finetune.data.load import Loaded, load
+from finetune.data.order import row_order
 from finetune.data.prepared import PreparedData, SplitFacts
 from finetune.data.read import Source, find_sources
 from finetune.data.rows import Row, from_json

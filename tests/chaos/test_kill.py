@@ -9,7 +9,7 @@ from typing import Any
 
 import child
 import pytest
-from conftest import chat_row, write_rows
+from rows import chat_row, write_rows
 
 
 def command(rows: Path, tuning: str) -> list[str]:

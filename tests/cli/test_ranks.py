@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import chat_row, write_rows
+from rows import chat_row, write_rows
 
 COMMON = ("model=tiny", "training.max_steps=12", "training.log_every=1", "training.learning_rate=1e-3", "name=x",
           "data.eval_share=0")  # fmt: skip

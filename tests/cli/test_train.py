@@ -24,8 +24,9 @@ def answer(model: Any, tokenizer: Any) -> str:
 
 
 def base_answer() -> str:
-    from finetune.tiny import PATH
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from finetune.tiny import PATH
 
     return answer(
         AutoModelForCausalLM.from_pretrained(PATH, dtype="float32"), AutoTokenizer.from_pretrained(PATH)

@@ -432,7 +432,7 @@ def test_all_faults_of_an_adapter_are_collected(adapter: Path) -> None:
 
 
 def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
-    from conftest import save_llama
+    from models import save_llama
 
     other = tmp_path / "other"
     save_llama(other, hidden=32)

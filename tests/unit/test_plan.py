@@ -159,7 +159,7 @@ CONTRADICTIONS = [
     (("tuning=qlora", "tuning.bits=8", "tuning.quant_type=nf4"), CPU, "tuning.quant_type", "leave it out"),
     (("tuning=qlora", "tuning.initialization=pissa"), CPU, "tuning.initialization", "use tuning=lora"),
     (("tuning.targets=[q_prj]",), CPU, "tuning.targets", "q_proj"),
-    (("tuning.rank=4096", "model.name=x/y", "tuning.start=merge"), CPU, "tuning.start", "leave it out"),
+    (("tuning.start=merge",), CPU, "tuning.start", "some/model"),
     (("training.epochs=2", "training.max_steps=5"), CPU, "training.epochs", "keep one of them"),
     (("training.max_time=soon",), CPU, "training.max_time", "1h30m"),
     (("training.warmup=2.5",), CPU, "training.warmup", "use 0.05 or 100"),
@@ -203,7 +203,7 @@ def test_what_to_learn_in_a_conversation_is_refused_for_plain_text() -> None:
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     made = replace(plan("tuning=qlora", "method.trl.neftune_noise_alpha=5"), run_dir=str(tmp_path))
     (tmp_path / "plan.json").write_text(json.dumps(as_json(made)), encoding="utf-8")
-    assert as_json(load_plan(tmp_path)) == as_json(made)
+    assert load_plan(tmp_path) == made
     assert load_plan(tmp_path).config == made.config
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CHAT_TEMPLATE, TEXT, save_llama
+from models import CHAT_TEMPLATE, TEXT, save_llama
 from tokenizers import (
-    AddedToken,
     Regex,
     Tokenizer,
     decoders,

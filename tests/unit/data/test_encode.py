@@ -1,9 +1,8 @@
-import sys
 
 import pytest
-from conftest import FAMILIES
+from families import FAMILIES
 
-from finetune.data.encode import Encoded, Encoder, Refused
+from finetune.data.encode import Encoder, Refused
 from finetune.data.rows import Chat
 
 

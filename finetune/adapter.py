@@ -142,7 +142,7 @@ def trainable_parameters(facts: ModelFacts, tuning: TuningConfig, token_ids: Seq
     embeddings = 1 if facts.tied_embeddings else 2
     if not isinstance(tuning, LoraTuning):
         return facts.parameters + embeddings * added * facts.hidden_size
-    saved = {name for module in tuning.modules_to_save for name in _inside(module, facts)}
+    saved = set(saved_modules(tuning, facts))
     total = _matrix_numbers(facts, tuning, saved)
     for name in saved:
         shape = facts.linear_shapes.get(name)
@@ -162,10 +162,10 @@ def _matrix_numbers(facts: ModelFacts, tuning: LoraTuning, saved: set[str]) -> i
     return total
 
 
-def _inside(module: str, facts: ModelFacts) -> list[str]:
+def saved_modules(tuning: LoraTuning, facts: ModelFacts) -> list[str]:
+    """The full names of the modules that are trained whole: peft takes `norm` for every name that ends so."""
     names = (*facts.linear_shapes, *facts.other_sizes)
-    pattern = re.compile(rf"(^|\.){re.escape(module)}(\.|$)")
-    return [name for name in names if pattern.search(name)]
+    return sorted({name for module in tuning.modules_to_save for name in _matching(module, names)})
 
 
 def new_token_ids(tokenizer: Any, facts: ModelFacts, new_tokens: Sequence[str]) -> tuple[int, ...]:
@@ -181,6 +181,7 @@ def build_lora_config(
     from peft import LoraConfig, TaskType
 
     tied = bool(model.config.tie_word_embeddings)
+    saved = saved_modules(tuning, facts)
     targets: str | list[str] = list(tuning.targets)
     if ALL_LINEAR in tuning.targets:
         # In a mixture, peft's own shorthand would put an adapter on every expert: many times the size.
@@ -192,12 +193,12 @@ def build_lora_config(
         lora_alpha=alpha_of(tuning),
         lora_dropout=tuning.dropout,
         target_modules=targets,
-        modules_to_save=list(tuning.modules_to_save) or None,
+        modules_to_save=saved or None,
         use_rslora=tuning.rslora,
         use_dora=tuning.dora,
         init_lora_weights=True if tuning.initialization == "default" else tuning.initialization,
-        trainable_token_indices=_token_indices(model, token_ids, tied, tuning.modules_to_save),
-        ensure_weight_tying=tied and bool(tuning.modules_to_save),
+        trainable_token_indices=_token_indices(model, token_ids, tied, saved),
+        ensure_weight_tying=tied and bool(saved),
         revision=facts.revision if facts.hub_id else None,
     )
 
@@ -218,7 +219,7 @@ def _token_indices(
     layers = [model.get_input_embeddings()]
     if not tied and model.get_output_embeddings() is not None:
         layers.append(model.get_output_embeddings())
-    named = {names[id(layer)].rpartition(".")[2] for layer in layers} - set(saved)
+    named = set(_ends(names[id(layer)] for layer in layers)) - set(_ends(saved))
     return {name: list(token_ids) for name in sorted(named)} or None
 
 

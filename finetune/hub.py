@@ -37,29 +37,28 @@ def _refuse(name: str, revision: str | None, error: Exception) -> NoReturn:
     from huggingface_hub import errors as hub
 
     at = f"{name}@{revision}" if revision else name
-    if isinstance(error, hub.GatedRepoError):
+    # With nothing in the cache, the client hides the hub's answer behind an error of its own.
+    answer = error.__cause__ if isinstance(error, hub.LocalEntryNotFoundError) else error
+    if isinstance(answer, hub.GatedRepoError):
         what = "is gated, and this machine's token has no access"
         mend = f"accept its licence at the hub's page of {name}, then set HF_TOKEN in the environment"
-        raise UserError.at(at, what, mend) from error
-    if isinstance(error, hub.RevisionNotFoundError):
-        raise UserError.at(at, "the repository has no such revision", "check model.revision") from error
-    if isinstance(error, hub.RepositoryNotFoundError):
-        hint = nearby(name, Path()) or "check the spelling; a private one needs HF_TOKEN in the environment"
-        raise UserError.at(at, "no such folder here and no such repository on the hub", hint) from error
-    if (
-        isinstance(error, hub.HfHubHTTPError)
-        and error.response is not None
-        and error.response.status_code in (401, 403)
-    ):
-        status = error.response.status_code
-        mend = "set HF_TOKEN in the environment to a token that can read it"
-        raise UserError.at(at, f"the hub refused access ({status})", mend) from error
-    mend = (
-        nearby(name, Path()) or "download it where there is a network, or give a local folder as model.name"
-    )
-    raise UserError.at(
-        at, "config.json is not in the local cache, and the hub cannot be reached", mend
-    ) from error
+    elif isinstance(answer, hub.RevisionNotFoundError):
+        what, mend = "the repository has no such revision", "check model.revision"
+    elif isinstance(answer, hub.RepositoryNotFoundError):
+        what = "no such folder here and no such repository on the hub"
+        mend = (
+            nearby(name, Path()) or "check the spelling, and set HF_TOKEN in the environment if it is private"
+        )
+    elif isinstance(answer, hub.HfHubHTTPError):
+        what = f"the hub answered with error {answer.response.status_code}"
+        mend = "try again later, or give a local folder as model.name"
+        if answer.response.status_code in (401, 403):
+            mend = "set HF_TOKEN in the environment to a token that can read it"
+    else:
+        what = "config.json is not in the local cache, and the hub cannot be reached"
+        mend = "download it where there is a network, or give a local folder as model.name"
+        mend = nearby(name, Path()) or mend
+    raise UserError.at(at, what, mend) from error
 
 
 def _failures() -> tuple[type[Exception], ...]:

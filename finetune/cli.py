@@ -179,6 +179,8 @@ def _parse(verb: str, arguments: list[str]) -> Command:
             raise UserError.at(argument, "sweeps are not supported", "run one command for each value")
         elif flag not in allowed:
             raise UserError.at(argument, f"`finetune {verb}` has no such flag", _nearest_flag(flag, allowed))
+        elif allowed[flag] and flag in given:
+            raise UserError.at(flag, "is given twice", "keep one of them")
         elif allowed[flag] and not equals:
             if not waiting:
                 raise UserError.at(flag, "needs a value", f"write {_shown_flag(verb, flag)}")

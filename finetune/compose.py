@@ -21,6 +21,7 @@ from finetune.settings import (
     Setting,
     check_limits,
     converted,
+    cut,
     open_key,
     option_kind,
     outside,
@@ -59,9 +60,18 @@ def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
     base = read_recipe(recipe) if recipe is not None else None
     pairs = split_overrides(arguments, faults)
     chosen = _chosen(pairs, base, faults)
-    choices = {**_default_choices(), **{choice.key: choice.value for choice in chosen}}
+    defaults = _default_choices()
+    choices = {**defaults, **{choice.key: choice.value for choice in chosen}}
     settings = settings_of(choices)
-    layers = [*_from_group_files(choices, faults), *_from_recipe(base, faults)]
+    # An option that is picked on the command line wins over the recipe with all that its file says.
+    picked = {choice.key: choice.value for choice in chosen if choice.source == "override"}
+    layers = _from_group_files({group: choices[group] for group in choices if group not in picked}, faults)
+    layers += [
+        layer
+        for layer in _from_recipe(base, faults)
+        if not _replaced(layer, base, defaults, picked, settings)
+    ]
+    layers += _from_group_files(picked, faults)
     layers += [
         assignment
         for key, raw in pairs
@@ -124,11 +134,13 @@ def _unknown_option(choice: Assignment) -> Fault:
         return Fault(
             choice.where,
             what,
-            did_you_mean(option, names) or f"for any other model write model.name={option}",
+            did_you_mean(option, names) or f"for any other model write model.name={cut(option)}",
         )
     if group == "data":
         return Fault(
-            choice.where, what, did_you_mean(option, names) or f"for your own rows write data.train={option}"
+            choice.where,
+            what,
+            did_you_mean(option, names) or f"for your own rows write data.train={cut(option)}",
         )
     return Fault(choice.where, what, did_you_mean(option, names, f"did you mean {group}={{}}?"))
 
@@ -154,6 +166,21 @@ def _inside(group: str) -> tuple[str, ...]:
 
 def _from_recipe(base: Recipe | None, faults: list[Fault]) -> list[Assignment]:
     return [assignment for assignment in (base.settings if base else ()) if _harmless(assignment, faults)]
+
+
+def _replaced(
+    layer: Assignment,
+    base: Recipe | None,
+    defaults: Mapping[str, str],
+    picked: Mapping[str, str],
+    settings: Mapping[str, Setting],
+) -> bool:
+    """Whether a recipe's setting belongs to an option in whose place the command line picked another."""
+    if base is None or layer.key in settings or layer.key.partition(".")[0] not in picked:
+        return False
+    meant = {**defaults, **{choice.key: choice.value for choice in base.choices}}
+    known = {group: option for group, option in meant.items() if option in options_of(group)}
+    return layer.key in settings_of({**defaults, **known})
 
 
 def _harmless(assignment: Assignment, faults: list[Fault]) -> bool:

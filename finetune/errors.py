@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SHOWN_FAULTS = 20
+LONGEST_LINE = 800
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,9 @@ class Interrupted(FinetuneError):
 
 
 def printable(text: str) -> str:
-    """The text on one line: what a terminal would act on, such as a line end or an escape, is spelled out."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    """The text on one readable line: what a terminal would act on, such as an escape, is spelled out."""
+    short = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in short)
 
 
 def did_you_mean(given: str, known: Iterable[str], say: str = "did you mean {}?") -> str:

@@ -15,9 +15,9 @@ from typing import Any
 from finetune.config import OPEN_KEYS, PATH_KEYS
 from finetune.errors import Fault
 from finetune.refused import refused
-from finetune.settings import GROUPS, Setting, is_list, is_text, open_key
+from finetune.settings import GROUPS, Setting, cut, is_list, is_text, open_key
 
-KEY = re.compile(r"[A-Za-z_][\w-]*(?:[./@:][\w.@:/-]+)?")
+KEY = re.compile(r"[A-Za-z_][\w-]{0,99}(?:[./@:][\w.@:/-]{1,200})?")
 ROWS = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 SWEEP = "is a sweep over several values, which is not supported"
 
@@ -43,7 +43,9 @@ def split_overrides(arguments: Sequence[str], faults: list[Fault]) -> list[tuple
             faults.append(fault)
         elif key in pairs:
             faults.append(
-                Fault(key, f"given twice, as {key}={pairs[key]} and {key}={value}", "keep one of them")
+                Fault(
+                    key, f"given twice, as {key}={cut(pairs[key])} and {key}={cut(value)}", "keep one of them"
+                )
             )
         else:
             pairs[key] = value
@@ -61,8 +63,8 @@ def _not_a_setting(argument: str, key: str | None) -> Fault | None:
     if key is None and (fault := refused("", argument, "an argument")):
         return fault
     if key is None and (os.path.exists(argument) or argument.endswith(ROWS)):
-        return Fault(argument, "is not a setting", f"for training rows write data.train={argument}")
-    return Fault(argument, "is not a setting", "write key=value, such as training.epochs=3")
+        return Fault(cut(argument), "is not a setting", f"for training rows write data.train={cut(argument)}")
+    return Fault(cut(argument), "is not a setting", "write key=value, such as training.epochs=3")
 
 
 def parse_override(
@@ -83,7 +85,7 @@ def parse_override(
 def group_choice(key: str, raw: str, faults: list[Fault]) -> str | None:
     """The option that `group=option` picks."""
     if "," in raw:
-        faults.append(Fault(key, f"{key}={raw} {SWEEP}", "run one command for each option"))
+        faults.append(Fault(key, f"{key}={cut(raw)} {SWEEP}", "run one command for each option"))
         return None
     return _unquoted(raw.strip())
 
@@ -107,7 +109,7 @@ def _as_text(key: str, raw: str, faults: list[Fault], sweeps: bool) -> Assignmen
     if not sweeps and _is_bracketed(text):
         return Assignment(key, split_list(text), None, key, "override")
     if sweeps and key not in OPEN_KEYS and _is_sweep(text):
-        faults.append(Fault(key, f"'{text}' {SWEEP}", "run one command for each value"))
+        faults.append(Fault(key, f"'{cut(text)}' {SWEEP}", "run one command for each value"))
         return None
     value = _unquoted(text)
     return Assignment(key, value, value, key, "override")
@@ -120,16 +122,16 @@ def _by_grammar(key: str, raw: str, setting: Setting | None, faults: list[Fault]
     try:
         parsed = OverridesParser.create().parse_override(f"x={raw}")
     except (HydraException, ValueError, RecursionError):
-        what = f"'{raw}' cannot be read as a value"
-        faults.append(Fault(f"{key}={raw}", what, f"""quote it twice: '{key}="{raw}"'"""))
+        what = f"'{cut(raw)}' cannot be read as a value"
+        faults.append(Fault(f"{key}={cut(raw)}", what, f"""quote it twice: '{key}="{cut(raw)}"'"""))
         return None
     if parsed.is_sweep_override():
         mend = (
-            f"for a list write {key}=[{raw}]"
+            f"for a list write {key}=[{cut(raw)}]"
             if setting and is_list(setting)
             else "run one command for each value"
         )
-        faults.append(Fault(key, f"'{raw}' {SWEEP}", mend))
+        faults.append(Fault(key, f"'{cut(raw)}' {SWEEP}", mend))
         return None
     value = parsed.value()
     text = None if value is None or isinstance(value, (list, dict)) else _unquoted(raw.strip())

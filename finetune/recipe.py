@@ -17,7 +17,7 @@ from typing import Any
 from finetune.config import OPEN_KEYS
 from finetune.errors import Fault, UserError, did_you_mean, listed
 from finetune.overrides import Assignment
-from finetune.settings import GROUPS
+from finetune.settings import GROUPS, cut
 from finetune.shipped import recipes_folder
 from finetune.yaml_files import Entry, read_entries
 
@@ -52,7 +52,7 @@ def find_recipe(name: str) -> Path:
     if os.path.exists(path) or path.suffix in (".yaml", ".yml") or os.sep in name:
         return path
     known = f"known are {listed(names)}" if names else "give the path of a recipe file"
-    raise UserError.at(f"--recipe {name}", "no such recipe", did_you_mean(name, names) or known)
+    raise UserError.at(f"--recipe {cut(name)}", "no such recipe", did_you_mean(name, names) or known)
 
 
 def read_recipe(name: str) -> Recipe:
@@ -104,13 +104,15 @@ def _defaults(entry: Entry, shown: str, source: str, faults: list[Fault]) -> lis
         if item == "_self_":
             continue
         if not isinstance(item, dict) or len(item) != 1:
-            faults.append(Fault(where, f"'{item}' is not `group: option`", "such as `- tuning: qlora`"))
+            faults.append(
+                Fault(where, f"'{cut(str(item))}' is not `group: option`", "such as `- tuning: qlora`")
+            )
             continue
         ((key, option),) = item.items()
         group = key.removeprefix("override").strip().removeprefix("/")
         if group not in GROUPS:
             faults.append(
-                Fault(where, f"'{group}' is not a group", did_you_mean(group, GROUPS) or listed(GROUPS))
+                Fault(where, f"'{cut(group)}' is not a group", did_you_mean(group, GROUPS) or listed(GROUPS))
             )
         elif option is not None:
             chosen.append(Assignment(group, option, str(option), f"{shown}:{entry.line} {group}", source))

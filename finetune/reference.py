@@ -37,7 +37,8 @@ ours decides.
 
 A recipe is a file with the differences of a run from the defaults, in the same keys as the command line;
 sections may be nested or dotted, and a group takes the name of an option. `--recipe` takes the name of a
-recipe that comes with the package, the path of a file, a recipe's folder or a run directory.
+recipe that comes with the package, the path of a file, a recipe's folder or a run directory. An option picked
+on the command line replaces the recipe's, with the settings that only the recipe's option has.
 
 ```yaml
 model: tiny

@@ -147,7 +147,9 @@ SAID: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", b
 
 def _list(setting: Setting, value: Any, text: str | None) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{shown(text or value)} is not a list; write {setting.key}=[{text or value}]")
+        raise ValueError(
+            f"{shown(text or value)} is not a list; write {setting.key}=[{cut(str(text or value))}]"
+        )
     (kind,) = typing.get_args(setting.kind)
     return [_scalar(kind, item, None) for item in value]
 
@@ -158,6 +160,11 @@ def _text_or_texts(value: Any, text: str | None) -> Any:
     if isinstance(value, (list, dict)):
         raise ValueError(f"{shown(value)} is not a path or a list of paths")
     return text if text is not None else str(value)
+
+
+def cut(text: str) -> str:
+    """Text as a message repeats it: the beginning, when it is long."""
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def shown(value: Any) -> str:
@@ -172,20 +179,27 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
     faults = []
     for key, value, metadata in flatten(config):
         for item in value if isinstance(value, list) else [value]:
-            if what := outside(item, metadata):
-                faults.append(Fault(places.get(key, key), *what))
+            if wrong := outside(item, metadata):
+                faults.append(Fault(places.get(key, key), *wrong))
     if config.name is not None and not NAME_RULE.fullmatch(config.name):
-        faults.append(
-            Fault(
-                places.get("name", "name"), f"{config.name[:80]!r} cannot name a run", f"use {NAME_RULE_SAID}"
-            )
-        )
+        what = f"{shown(config.name)} cannot name a run"
+        faults.append(Fault(places.get("name", "name"), what, f"use {NAME_RULE_SAID}"))
     if config.training.epochs is None and config.training.max_steps is None:
         place = places.get("training.epochs", "training.epochs")
         faults.append(
             Fault(place, "neither training.epochs nor training.max_steps is set", "set one of them")
         )
-    return faults
+    return faults + _unknown_changes(config, places.get("allow_change", "allow_change"))
+
+
+def _unknown_changes(config: RunConfig, place: str) -> list[Fault]:
+    """Names in allow_change that no setting has, and that would therefore allow nothing."""
+    known = [*(key for key, _, _ in flatten(config)), "data", *(f"{group}.option" for group in GROUPS)]
+    return [
+        Fault(place, f"{shown(name)} is not a setting", did_you_mean(name, known))
+        for name in config.allow_change
+        if name not in known and not open_key(name)
+    ]
 
 
 def outside(value: Any, metadata: Mapping[str, Any]) -> tuple[str, str] | None:

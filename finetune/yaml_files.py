@@ -158,8 +158,8 @@ class _Walk:
             return float(node.value.replace("_", ""))
         try:
             return yaml.constructor.SafeConstructor().construct_object(node)
-        except (ValueError, KeyError) as error:
-            self._fault(node, f"'{node.value}' cannot be read ({error})", "quote it")
+        except (ValueError, KeyError):
+            self._fault(node, f"'{node.value[:40]}' is not a value that can be read", "quote it")
             return None
 
     def _harmless(self, node: yaml.Node, depth: int) -> bool:

@@ -1,9 +1,9 @@
 """Rows → token ids and labels: rendered, tokenised once, and masked.
 
 A conversation is tokenised as one text, so its ids are those that `apply_chat_template(tokenize=True)` gives.
-Where the first token of an answer would melt into the prompt's last one (an answer that begins with a line
-break, say), the text is tokenised in pieces: that is what happens when the model is asked, where the prompt is
-a piece of its own.
+Where the prompt's last tokens would be others if it stood alone (an answer that begins with a line break may
+melt into them), the text is tokenised in pieces: that is what happens when the model is asked, where the
+prompt is a piece of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from finetune.data.template import Span, Template
 
 ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
 MASKED = -100
+LONGEST_TAIL = 32  # tokens after the last added token of a prompt that are worth remembering
 LEARN = ("assistant", "last", "all")
 
 
@@ -64,6 +65,8 @@ class Encoder:
         self._given_stop_ids = tuple(stop_ids)
         self._template: Template | None = None
         self._marker: Marker | None = None
+        self._added = frozenset(tokenizer.added_tokens_decoder)
+        self._tails: dict[str, list[int]] = {}  # what prompts end in, which is much the same in all of them
         self._bos = self._finds_bos()
 
     @property
@@ -88,7 +91,7 @@ class Encoder:
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), plain: bool = False
     ) -> list[int]:
-        """What the model is given before it answers: messages without the answer, and the generation prompt."""
+        """What the model is given before it answers: the messages and the generation prompt."""
         if plain and not self._tokenizer.chat_template:
             return self._bos + self._ids("".join(message["content"] for message in messages))
         text = self.template.render(self.template.fit(messages), tools, prompt=True)
@@ -174,10 +177,26 @@ class Encoder:
         found = []
         for begin, end in spans:
             first, last = _token_at(encoding, begin, len(text)), _token_at(encoding, end, len(text))
-            if first is None or last is None:
+            if first is None or last is None or not self._asks_alike(encoding, text, begin, first):
                 return self._in_pieces(text, spans)
             found.append((first, last))
         return list(encoding.ids), found
+
+    def _asks_alike(self, encoding: Any, text: str, begin: int, first: int) -> bool:
+        """Whether the tokens before an answer are those that its prompt has when it stands alone.
+
+        Some tokenizers look ahead: they cut two line breaks apart only when a word follows. Text after an added
+        token is tokenised by itself, so it is enough to try the prompt from its last added token on.
+        """
+        ids, place = encoding.ids, first - 1
+        while place >= 0 and ids[place] not in self._added:
+            place -= 1
+        if place < 0 or first - place > LONGEST_TAIL:
+            return bool(self._ids(text[:begin]) == ids[:first])
+        tail = text[encoding.token_to_chars(place)[0] : begin]
+        if tail not in self._tails:
+            self._tails[tail] = self._ids(tail)
+        return self._tails[tail] == ids[place:first]
 
     def _in_pieces(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[Span]]:
         """Tokenise prompt and answer apart, at every border that a token would straddle."""
@@ -192,7 +211,7 @@ class Encoder:
         return ids + self._piece(text[position:]), learned
 
     def _piece(self, text: str) -> list[int]:
-        """The tokens of a piece from the middle of a text: without the space that some tokenizers put before a text."""
+        """The tokens of a piece from the middle of a text, without the space that some put first."""
         if not text:
             return []
         lead = self._ids("\n")

@@ -1,4 +1,4 @@
-"""Layouts: how foreign records become rows. A layout is found by its columns; adding one is an entry in LAYOUTS."""
+"""Layouts: how foreign records become rows. A layout is found by its columns; each is an entry in LAYOUTS."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def detect(values: Values) -> str | None:
 
 
 def other_method(values: Values) -> str | None:
-    """What the record is made for, when not for learning answers: training on a bad answer must not happen by mistake."""
+    """What a record is made for when not for learning answers: a bad answer must not be learned."""
     return next((kind for column, kind in OTHER_METHODS.items() if values.get(column) is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""The order in which rows are trained on: one sequence for the whole run, the same for any number of processes."""
+"""The order of the rows: one sequence for the whole run, the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def row_order(
 ) -> Indices:
     """Exactly `steps * effective_batch` row indices: step s trains on the s-th group of `effective_batch`.
 
-    Epochs follow each other without a break, each in its own seeded order, and a batch that an epoch leaves short is
-    filled from the next one. A longer run begins like a shorter one with the same seed.
+    Epochs follow each other without a break, each in its own seeded order, and a batch that an epoch leaves
+    short is filled from the next one. A longer run begins like a shorter one with the same seed.
     """
     if len(lengths) == 0:
         raise ValueError("no rows to order")
@@ -36,10 +36,10 @@ def row_order(
 def _grouped(
     order: Indices, lengths: NDArray[np.integer], batch: int, short: int, generator: np.random.Generator
 ) -> Indices:
-    """One epoch with rows of similar length in one batch: sorted within windows, whose batches are then shuffled.
+    """One epoch with rows of similar length in one batch: sorted within windows, whose batches are shuffled.
 
-    The first `short` rows fill the batch that the epoch before left short; rows that fill no batch come last. Windows
-    never reach over epochs: sorting would put the same row into one batch several times.
+    The first `short` rows fill the batch that the epoch before left short; rows that fill no batch come last.
+    Windows never reach over epochs: sorting would put the same row into one batch several times.
     """
     whole = short + max(len(order) - short, 0) // batch * batch
     parts = [order[:short]]
@@ -51,6 +51,6 @@ def _grouped(
 
 
 def _longest_first(order: Indices, lengths: NDArray[np.integer], batch: int) -> Indices:
-    """The batch with the longest row moved to the front: what does not fit into memory fails in the first step."""
+    """The batch with the longest row first: what does not fit into memory fails in the first step."""
     first = int(np.argmax(lengths[order])) // batch * batch
     return np.concatenate([order[first : first + batch], order[:first], order[first + batch :]])

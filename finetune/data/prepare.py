@@ -1,4 +1,4 @@
-"""Rows, prepared once before any process trains: checked, split, tokenised, masked, kept under a fingerprint."""
+"""Rows, prepared once before any process trains: checked, split, tokenised, masked, kept by fingerprint."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def prepare(
 ) -> PreparedData:
     """Prepare the rows, or find them prepared under the same fingerprint.
 
-    Every fault of the rows is raised at once as a UserError, and then nothing is left behind. `stop_ids` are the
-    ends of generation that the model declares besides the tokenizer's own.
+    Every fault of the rows is raised at once as a UserError, and then no rows are left behind. `stop_ids` are
+    the ends of generation that the model declares besides the tokenizer's own.
     """
     train = find_sources(data.train, "data.train")
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
@@ -207,14 +207,14 @@ class _Job:
             yield "data.train: only one distinct row, so none is held out"
         if train.unlearned_reasoning:
             yield (
-                f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} earlier "
-                "turns, which are learned without it; method.learn=last learns only the last turn"
+                f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} "
+                "earlier turns, which are learned without it; method.learn=last learns only the last turn"
             )
         if any(row.shape == "chat" for row in self.rows) and self.tokenizer.chat_template:
             known = {*self.settings.stop_ids, self.tokenizer.eos_token_id}
             new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
             if new:
-                yield f"answers end in {new[0]}, which is not the tokenizer's end token: generation must stop there"
+                yield f"answers end in {new[0]}, not in the tokenizer's end token: generation must stop there"
 
 
 class _Split:

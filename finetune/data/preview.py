@@ -1,4 +1,4 @@
-"""What the model sees and what it learns, for some rows: as text for the terminal, as a page for the browser."""
+"""What the model sees and what it learns, for some rows: as text for a terminal, as a page for a browser."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def preview_html(prepared: PreparedData, tokenizer: Any, rows: int = 5) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>What is learned</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>What is learned</h1>\n"
-        f"<p>{html.escape(_summary(prepared))}</p>\n<p><mark>Example.</mark> {legend}</p>\n{body}\n</body>\n</html>\n"
+        f"<p>{html.escape(_summary(prepared))}</p>\n<p><mark>Example.</mark> {legend}</p>\n{body}\n"
+        "</body>\n</html>\n"
     )
 
 
@@ -60,7 +61,8 @@ def write_preview(folder: str | Path, prepared: PreparedData, tokenizer: Any, ro
 def _summary(prepared: PreparedData) -> str:
     train = prepared.train
     share = 100 * train.supervised_tokens / max(train.tokens, 1)
-    return f"{train.rows:,} rows, {train.tokens:,} tokens, of which {train.supervised_tokens:,} ({share:.0f} %) are learned."
+    learned = f"{train.supervised_tokens:,} ({share:.0f} %)"
+    return f"{train.rows:,} rows, {train.tokens:,} tokens, of which {learned} are learned."
 
 
 def _html_part(text: str, learned: bool) -> str:

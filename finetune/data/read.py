@@ -130,7 +130,7 @@ def read(
     split: str = "train",
     revision: str | None = None,
 ) -> Iterator[Record]:
-    """The records of a source. `wanted` are the columns that a layout can use; other Parquet columns stay unread."""
+    """The records of a source. `wanted` are the columns that can be used; others in Parquet stay unread."""
     records = _hub(source.given, split, revision) if source.on_hub else _local(source.files, wanted, faults)
     for count, record in enumerate(records):
         if count == limit:

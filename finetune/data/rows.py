@@ -1,7 +1,8 @@
 """The row shapes that everything foreign is turned into, and their canonical JSON.
 
 A message is a dict as chat templates want it: `role` and `content` (always text), and where they apply
-`reasoning_content`, `tool_calls` ([{type, function: {name, arguments}}], arguments as an object), `name`, `tool_call_id`.
+`reasoning_content`, `tool_calls` ([{type, function: {name, arguments}}], arguments as an object), `name` and
+`tool_call_id`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SHAPES = ("chat", "text")
 
 
 def to_json(row: Row) -> str:
-    """The row as canonical JSON: equal rows give equal text. The order of keys inside tool arguments is kept."""
+    """The row as canonical JSON: equal rows give equal text. The order of keys in tool arguments is kept."""
     if isinstance(row, Text):
         content: dict[str, Any] = {"text": row.text}
     else:

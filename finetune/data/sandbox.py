@@ -1,8 +1,9 @@
 """Limits around a chat template, which is a program that a stranger wrote.
 
-Jinja's sandbox keeps a template from reaching the machine, but not from eating its memory or time. So the source has a
-size limit, and while one renders the process may grow by a bounded amount and the clock is watched. The clock needs the
-main thread and the memory limit needs Linux; elsewhere only the limit on the rendered size is left.
+Jinja's sandbox keeps a template from reaching the machine, but not from eating its memory or time. So the
+source has a size limit, and while one renders, the process may grow by a bounded amount and the clock is
+watched. The clock needs the main thread and the memory limit needs Linux; elsewhere only the limit on the
+rendered size is left.
 """
 
 from __future__ import annotations

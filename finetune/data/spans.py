@@ -1,12 +1,12 @@
 """Which parts of a conversation's text the assistant says, found out from the chat template and proved.
 
 What is learned of a turn is what the model would have to generate: from the end of the generation prompt to
-the stop token. The spans are found on a copy of the conversation in which the other speakers' words are masked
-by placeholders. The copy is rendered up to each turn with the generation prompt: the whole must go on from
-there, and the turn ends with the first stop token. Where the template marks its generation itself, the marks
-decide, less the generation prompt where they cover it. No placeholder may lie in what is learned, and filling
-the placeholders in must give, letter by letter, what the template makes of the conversation itself. What fails
-is refused, never guessed.
+the stop token. The spans are found on a copy of the conversation in which the other speakers' words are
+masked by placeholders. The copy is rendered up to each turn with the generation prompt: the whole must go on
+from there, and the turn ends with the first stop token. Where the template marks its generation itself, the
+marks decide, less the generation prompt where they cover it. No placeholder may lie in what is learned, and
+filling the placeholders in must give, letter by letter, what the template makes of the conversation itself.
+What fails is refused, never guessed.
 
 The assistant's words can be masked as well, unless they have parts besides the content. Then the spans depend
 on the sequence of roles alone and are worked out once for each, so that most rows are rendered a single time.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -177,10 +178,8 @@ class Marker:
             return None
         for number, index in enumerate(turns):
             begin, end = spans[number]
-            try:
+            with suppress(TemplateFault):  # where the prompt asks otherwise, only the marks can tell
                 begin = max(begin, self._begin(messages, tools, text, index, masks))
-            except TemplateFault:
-                pass  # the prompt asks otherwise than the text goes on: here only the marks can tell
             if not self._is_whole(messages[index], text[begin:end]):
                 return None
             spans[number] = (begin, end)
@@ -191,7 +190,7 @@ class Marker:
         before = self._template.render(messages[:index], tools, prompt=True)
         if text.startswith(before):
             return len(before)
-        # Where earlier text differs (Mistral moves the system text), the two must agree from the last turn on.
+        # Where earlier text differs (Mistral moves the system text), both must agree from the last turn on.
         asked = masks.get(index - 1, "")
         tail = before.rpartition(asked)[2] if asked and asked in before else before
         begin = text.find(asked) + len(asked)
@@ -227,7 +226,8 @@ class Marker:
 
 
 def _forms(content: str) -> tuple[str, ...]:
-    return content, content.strip(), json.dumps(content, ensure_ascii=False)[1:-1], json.dumps(content)[1:-1]
+    trimmed = (content, content.strip(), content.rstrip(), content.lstrip())
+    return (*trimmed, json.dumps(content, ensure_ascii=False)[1:-1], json.dumps(content)[1:-1])
 
 
 def _anchor(place: int, literals: Sequence[str], gaps: Sequence[int]) -> Anchor:

@@ -18,7 +18,7 @@ def digest(seed: int, row: str) -> int:
 
 
 def hold_out(rows: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """True for each row that is held out: about `share` of them, at least one, never all, equal rows together.
+    """True for each row held out: about `share` of them, at least one, never all, equal rows together.
 
     A row's side depends on its content and the seed alone, so rows added later move none of those there were.
     """
@@ -34,7 +34,7 @@ def hold_out(rows: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
 
 
 def repeat(rows: Sequence[Loaded], weights: Sequence[float], seed: int) -> list[Loaded]:
-    """The rows of one epoch: each source's as often as its weight says, the fraction chosen by seeded hash."""
+    """The rows of one epoch: each source's as often as its weight says, a fraction chosen by seeded hash."""
     if not weights:
         return list(rows)
     found: list[Loaded] = []

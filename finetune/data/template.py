@@ -112,7 +112,7 @@ class Template:
 
     @property
     def merges_system(self) -> bool:
-        """Whether a system turn has to be merged into the first user turn: refused, or left out in silence."""
+        """Whether a system turn must be merged into the first user turn, being refused or left out."""
         if self._merges_system is None:
             probe = [say("system", "Zs0Z"), say("user", "Zu1Z"), say("assistant", "Za2Z")]
             try:
@@ -122,7 +122,7 @@ class Template:
         return self._merges_system
 
     def _wants_text(self) -> bool:
-        """Whether the arguments of tool calls must be JSON text: some templates add them to text as they are."""
+        """Whether the arguments of tool calls must be JSON text, which some templates take as it is."""
         if self._arguments_as_text is None:
             function = {"name": "Zf0Z", "arguments": {"Zk1Z": "Zv2Z"}}
             calls = [{"id": "000000001", "type": "function", "function": function}]
@@ -140,7 +140,7 @@ class Template:
         return True
 
     def _find_stop_tokens(self, stop_ids: Sequence[int]) -> dict[str, int]:
-        """The tokens that end an answer: those given, the tokenizer's own, and those that the template writes."""
+        """The tokens that end an answer: those given, the tokenizer's own, those that the template writes."""
         names = {index: token.content for index, token in self._tokenizer.added_tokens_decoder.items()}
         eos = self._tokenizer.eos_token_id
         known = (*stop_ids, *([] if eos is None else [eos]))

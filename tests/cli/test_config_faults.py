@@ -112,7 +112,7 @@ OVERRIDES: list[tuple[int, str, str]] = [
     ),
     (93, "name=a/b", "name: 'a/b' cannot name a run; use letters, digits, `.`, `_` and `-`, at most 64"),
     (93, "name=-rf", "name: '-rf' cannot name a run; use letters, digits, `.`, `_` and `-`, at most 64"),
-    (93, "name=" + "a" * 300, f"name: '{'a' * 80}' cannot name a run; use letters, digits"),
+    (93, "name=" + "a" * 300, f"name: '{'a' * 75}…' cannot name a run; use letters, digits"),
     (93, "name=a\0b", "name: 'a\\x00b' cannot name a run; use letters, digits"),
     (93, "name=a\nb", "name: 'a\\nb' cannot name a run; use letters, digits"),
     (21, f"{NUMBER}=a\nb", f"{NUMBER}=a\\nb: 'a\\nb' cannot be read as a value; quote it twice: "),

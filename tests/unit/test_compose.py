@@ -124,6 +124,21 @@ def test_an_override_of_a_group_beats_the_recipe(recipe: Path) -> None:
     assert result.sources["tuning"] == "override"
 
 
+def test_a_picked_option_replaces_the_recipes_with_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "defaults:\n  - tuning: qlora\nmodel.name: org/other\ntuning: {rank: 4, bits: 8, start: merge}\n"
+    )
+    assert composed("tuning=full", recipe=str(tmp_path)).config.tuning == schema.FullTuning(start="merge")
+    assert composed("tuning=lora", recipe=str(tmp_path)).config.tuning == schema.LoraTuning(
+        rank=4, start="merge"
+    )
+    assert composed(recipe=str(tmp_path)).config.model.name == "tiny"  # model=tiny, not the recipe's name
+    assert composed(recipe=str(tmp_path)).sources["model.name"] == "configs/model/tiny.yaml"
+    assert faults("tuning=full", "tuning.rank=8", recipe=str(tmp_path)) == [
+        "tuning.rank: tuning=full has no such setting; tuning=lora and tuning=qlora have it"
+    ]
+
+
 def test_a_recipe_in_hydras_spelling_is_the_same(recipe: Path, tmp_path: Path) -> None:
     other = tmp_path / "support" / "other.yaml"
     other.write_text(
@@ -309,6 +324,14 @@ def test_a_hub_id_or_a_file_in_place_of_an_option_is_understood() -> None:
         compose(["model=Qwen/Qwen3-8B", "data.train=a"])
     with pytest.raises(UserError, match=r"write data\.train=my\.jsonl$"):
         compose(["model=tiny", "data=my.jsonl"])
+
+
+def test_only_settings_can_be_allowed_to_change() -> None:
+    allowed = "allow_change=[training.learning_rate,data,method.trl.torch_compile]"
+    assert len(composed(allowed).config.allow_change) == 3
+    assert faults("allow_change=[training.learning_rat]") == [
+        "allow_change: 'training.learning_rat' is not a setting; did you mean training.learning_rate?"
+    ]
 
 
 def test_no_message_speaks_of_hydra_or_omegaconf() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import FAMILIES
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from finetune.config import DataConfig
@@ -17,11 +16,17 @@ from finetune.data.prepare import PreparedData, prepare
 
 TEMPLATES = Path(__file__).parents[2] / "fixtures" / "templates"
 
+# How Llama 3, Qwen and others cut text into words: line breaks are a word of their own.
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 CORPUS = [
     "Paris is the capital of France. What is the capital of Norway? Oslo is.",
     "You are a terse assistant. Answer with one word. Hello there, how are you today?",
     "the quick brown fox jumps over the lazy dog, and then it is the weather in Oslo: rain, 7 degrees",
     'user assistant system model tool {"name": "weather", "arguments": {"city": "Oslo"}}\n\n',
+    "Paris\n\nOslo\n\nNorway\n\nFrance\n\nHello",
 ] * 20
 
 
@@ -29,7 +34,10 @@ CORPUS = [
 def bare_backend() -> str:
     """A small byte-level BPE, as JSON."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.architectures import TRANSPOSED
 from finetune.config import FullTuning, LoraTuning, QloraTuning, TuningConfig
 from finetune.errors import Fault, did_you_mean, listed
 from finetune.model_files import ModelFacts, inspect_model
@@ -194,6 +195,7 @@ def build_lora_config(
         lora_dropout=tuning.dropout,
         target_modules=targets,
         modules_to_save=saved or None,
+        fan_in_fan_out=facts.model_type in TRANSPOSED,
         use_rslora=tuning.rslora,
         use_dora=tuning.dora,
         init_lora_weights=True if tuning.initialization == "default" else tuning.initialization,
@@ -231,12 +233,13 @@ def add_adapter(
     seed: int,
     token_ids: Sequence[int] = (),
     start_folder: Path | None = None,
+    main_process: bool = True,
 ) -> PeftModel:
     """The model with an adapter to train, new or continued, and all its own weights frozen.
 
     A quantized base needs no further preparation: TRL raises nothing to fp32 either, enables gradients of the
     inputs when it checkpoints, and lowers the adapter to bf16 itself. An initialisation that changes the base
-    is written to `start_folder` before training, so that the result can be saved as an ordinary adapter.
+    is written to `start_folder` by the main process, so that the result can be saved as an ordinary adapter.
     """
     from peft import PeftModel, get_peft_model
     from transformers import set_seed
@@ -249,7 +252,7 @@ def add_adapter(
     set_seed(seed)
     tuned = get_peft_model(model, build_lora_config(tuning, model, facts, token_ids))
     _show_output_bias(tuned)
-    if tuning.initialization in CHANGES_BASE:
+    if tuning.initialization in CHANGES_BASE and main_process:
         if start_folder is None:
             raise ValueError(f"initialization={tuning.initialization} needs a folder for the adapter's start")
         tuned.save_pretrained(str(start_folder), save_embedding_layers=False)

@@ -19,13 +19,13 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "b
 # Older ones have a known hole (torch, transformers, hydra-core, datasets) or lack what a run stands on.
 FLOORS: dict[str, tuple[str, str]] = {
     "torch": ("2.6", "older ones can run code from a weights file"),
-    "transformers": ("5.3", "older ones can run code from a model's files"),
+    "transformers": ("5.17", "older ones can run code from a model's files, or load models in another way"),
     "hydra-core": ("1.3.8", "older ones can run code from a configuration"),
-    "datasets": ("5.0", "older ones can run code from a dataset's files"),
+    "datasets": ("5", "older ones can run code from a dataset's files"),
     "trl": ("1.16", "older ones compute the loss in another way"),
-    "peft": ("0.18", "older ones cannot train the rows of new tokens"),
-    "accelerate": ("1.10", "older ones do not fit this version of transformers"),
-    "bitsandbytes": ("0.46", "older ones cannot train in 4 bits on every device"),
+    "peft": ("0.21", "older ones save and load adapters in another way"),
+    "accelerate": ("1.15", "older ones do not fit this version of transformers"),
+    "bitsandbytes": ("0.50", "older ones cannot train in 4 bits on every device"),
 }
 
 NVIDIA_QUERY = [

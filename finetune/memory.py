@@ -2,17 +2,17 @@
 
 Each term is counted in bytes:
 
-                 weights      every stored number in the format it is held in; a 4-bit one takes half a
-                 byte, and each 64 share a scale of 4 bytes (1 byte and a little with double quantization). Full tuning in 16
-                 bits holds the masters in fp32, and beside them the copies that autocast computes with
-                 adapter      the trained numbers that are not part of the base gradients    one for each
-                 trained number, in its format; ddp copies them into buckets optimizer    Adam: two numbers
-                 in the format of the trained one, or two bytes in its 8-bit version; Adafactor: one for
-                 each row and each column of a matrix activations  what the backward pass needs: for each
-                 token and layer the inputs and outputs of the linear layers and what the norms keep in
-                 fp32; with checkpointing one input a layer and everything of one layer. The loss keeps no
-                 logits but works on a tile of them runtime      the device's own context and the gaps
-                 between allocations
+    weights      every stored number in the format that it is held in. A 4-bit one takes half a byte, and each 64
+                 of them share a scale of 4 bytes (1 byte and a little with double quantization). Full tuning in
+                 16 bits holds masters in fp32, and beside them the copies that autocast computes with
+    adapter      the trained numbers that are not part of the base
+    gradients    one for each trained number, in its format; ddp copies them into buckets
+    optimizer    Adam: two numbers in the format of the trained one, or two bytes in its 8-bit version;
+                 Adafactor: one for each row and each column of a matrix
+    activations  what the backward pass needs: for each token and layer the inputs and outputs of the linear
+                 layers and what the norms keep in fp32; with checkpointing one input a layer and everything
+                 of one layer. The loss keeps no logits, but works on a tile of them
+    runtime      the device's own context and the gaps between allocations
 
 It is an estimate: made for Llama-like models, less sure for mixtures of experts.
 """

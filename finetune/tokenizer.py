@@ -184,6 +184,12 @@ def _templates(tokenizer: Any) -> Iterator[tuple[str, str]]:
 def _check_template(tokenizer: Any, folder: Path) -> None:
     from jinja2 import Environment, TemplateSyntaxError
 
+    names = sorted(name for name, _ in _templates(tokenizer))
+    if names and "default" not in names:
+        what = f"has several and no default one: {listed(names)}"
+        raise UserError.at(
+            f"{folder} chat_template", what, "set model.chat_template to a file with the one to use"
+        )
     for name, text in _templates(tokenizer):
         where = f"{folder} chat_template ({name})"
         if len(text) > MAX_TEMPLATE:
@@ -197,17 +203,6 @@ def _check_template(tokenizer: Any, folder: Path) -> None:
             raise UserError.at(
                 f"{where}:{error.lineno}", f"{error.message}", "set model.chat_template to your own"
             ) from error
-
-
-def require_chat_template(tokenizer: Any, facts: ModelFacts) -> None:
-    """Refuse conversations for a model that has no template to write them with."""
-    found = dict(_templates(tokenizer))
-    if not found:
-        mend = "set model.chat_template=<file.jinja>, or train on `text` rows"
-        raise UserError.at(facts.name, "the model has no chat template, but the rows are conversations", mend)
-    if "default" not in found:
-        what = f"has several chat templates and no default one: {listed(sorted(found))}"
-        raise UserError.at(facts.name, what, "set model.chat_template to a file with the one to use")
 
 
 def stop_ids(facts: ModelFacts, tokenizer: Any) -> tuple[int, ...]:
@@ -230,7 +225,7 @@ def choose_padding(tokenizer: Any, facts: ModelFacts) -> PadChoice:
     """
     vocabulary = tokenizer.get_vocab()
     own, used = tokenizer.pad_token, _used(tokenizer)
-    # The model's own may also be a stop token of its generation settings: no row that we write ends with that one.
+    # The model's own may be one more stop token of its generation settings: no row of ours ends with it.
     if own is not None and own not in used:
         return PadChoice(own, vocabulary[own], "the model's own")
     why = "the model has none" if own is None else f"the model's own, {own}, has another use"

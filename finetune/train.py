@@ -110,6 +110,7 @@ def tuned_model(plan: RunPlan, tokenizer: Any) -> Any:
         seed=plan.config.seed,
         token_ids=adapter.new_token_ids(tokenizer, plan.model, tuning.new_tokens),
         start_folder=Path(plan.run_dir) / "start",
+        main_process=rank() == 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""A hub on this machine: enough of its interface for the real client to list, inspect and download a repository."""
+"""A hub on this machine: enough of one for the real client to list, inspect and download a repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters: targets checked one by one, sizes known beforehand, new rows only, and merges in full precision."""
+"""Adapters: targets checked one by one, sizes known beforehand, new rows alone, full-precision merges."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def stir(model: Any) -> None:
 def test_a_wrong_target_is_named_with_what_the_model_has(facts: ModelFacts) -> None:
     faults, _ = check_targets(["q_proj", "q_prj", "lm_head", "w"], facts)
     assert [str(fault) for fault in faults[:1]] == [
-        "tuning.targets: no layer matches 'q_prj'; the model has down_proj, gate_proj, k_proj, o_proj, q_proj, "
-        "up_proj, v_proj; did you mean q_proj?"
+        "tuning.targets: no layer matches 'q_prj'; the model has down_proj, gate_proj, k_proj, o_proj, "
+        "q_proj, up_proj, v_proj; did you mean q_proj?"
     ]
     assert "lm_head cannot get an adapter" in str(faults[1]) and "modules_to_save" in faults[1].mend
     assert len(faults) == 3

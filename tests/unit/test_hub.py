@@ -17,7 +17,7 @@ from finetune.hub import is_hub_id
 from finetune.model_config import config_faults
 from finetune.model_files import inspect_model
 
-# The client reads its address and cache once, when it is imported, so each setting needs a process of its own.
+# The client reads its address and cache when it is imported, so each setting needs its own process.
 CLIENT = """
 import dataclasses, json, sys
 from finetune.errors import UserError

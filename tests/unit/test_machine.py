@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +39,12 @@ def test_the_device_is_the_one_torch_finds() -> None:
     assert (
         0 < machine.device_memory <= max(pages, machine.device_memory if machine.device == "cuda" else pages)
     )
+
+
+def test_floors_are_those_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    asked = dict(re.split(r">=", entry.split(",")[0]) for entry in project["dependencies"] if ">=" in entry)
+    assert {name: floor for name, (floor, _) in FLOORS.items()} == {name: asked[name] for name in FLOORS}
 
 
 def test_versions_are_those_installed() -> None:

@@ -136,7 +136,7 @@ def test_activations_agree_with_what_a_real_model_keeps(
 
 
 def kept_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str, checkpointing: bool) -> int:
-    """Bytes that autograd keeps of the forward pass through the layers, without weights, each storage once."""
+    """Bytes that autograd keeps of a forward pass through the layers, without weights, each once."""
     import torch
 
     tokenizer = load_tokenizer(facts)

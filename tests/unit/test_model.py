@@ -1,4 +1,4 @@
-"""Base models in memory: number formats, quantization, rows for every token, and nothing filled with noise."""
+"""Base models in memory: number formats, quantization, a row for every token, no invented weights."""
 
 from __future__ import annotations
 

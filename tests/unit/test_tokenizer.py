@@ -1,4 +1,4 @@
-"""Tokenizers: loaded without torch as AutoTokenizer would load them, padded safely, and refused when unsound."""
+"""Tokenizers: loaded without torch as AutoTokenizer loads them, padded safely, refused when unsound."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from finetune.tokenizer import (
     MAX_TEMPLATE,
     load_tokenizer,
     load_with_padding,
-    require_chat_template,
     stop_ids,
 )
 
@@ -44,7 +43,10 @@ SAMPLES = [
     "<bos>hi<eos>",
     "",
 ]
-QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 @pytest.fixture
@@ -234,7 +236,8 @@ def test_saved_tokenizers_reload_as_they_were(family: str, tmp_path: Path) -> No
 
 def test_loading_imports_no_torch(random_model_folder: Path) -> None:
     code = (
-        "import sys; from finetune.model_files import inspect_model; from finetune.tokenizer import load_tokenizer;"
+        "import sys; from finetune.model_files import inspect_model;"
+        "from finetune.tokenizer import load_tokenizer;"
         "load_tokenizer(inspect_model(sys.argv[1])); print('torch' in sys.modules)"
     )
     result = subprocess.run(
@@ -297,6 +300,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         "xpected",
         "model.chat_template",
     ),
+    "no default template": (
+        lambda f: (
+            (f / "chat_template.jinja").unlink(),
+            edit(f / "tokenizer_config.json", chat_template=[{"name": "a", "template": "x"}]),
+        ),
+        "chat_template",
+        "no default one: a",
+        "model.chat_template",
+    ),
     "template size": (
         lambda f: (f / "chat_template.jinja").write_text("a" * (MAX_TEMPLATE + 1)),
         "chat_template (default)",
@@ -349,14 +361,6 @@ def test_a_missing_template_file_is_named(folder: Path) -> None:
     facts = inspect_model(str(folder))
     (found,) = faults_of(lambda: load_tokenizer(facts, chat_template=str(folder / "no.jinja")))
     assert found.startswith(f"model.chat_template {folder / 'no.jinja'}: no such file")
-
-
-def test_conversations_need_a_template(folder: Path) -> None:
-    (folder / "chat_template.jinja").unlink()
-    facts = inspect_model(str(folder))
-    tokenizer = load_tokenizer(facts)
-    (found,) = faults_of(lambda: require_chat_template(tokenizer, facts))
-    assert "no chat template" in found and "model.chat_template=<file.jinja>" in found
 
 
 def test_the_models_own_padding_is_kept(folder: Path) -> None:

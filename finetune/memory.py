@@ -2,9 +2,9 @@
 
 Each term is counted in bytes:
 
-    weights      every stored number in the format that it is held in. A 4-bit one takes half a byte, and each 64
-                 of them share a scale of 4 bytes (1 byte and a little with double quantization). Full tuning in
-                 16 bits holds masters in fp32, and beside them the copies that autocast computes with
+    weights      every stored number in the format that it is held in. A 4-bit one takes half a byte, and each
+                 64 share a scale of 4 bytes (1 byte and a little with double quantization). Full tuning in 16
+                 bits holds masters in fp32, and beside them the copies that autocast computes with
     adapter      the trained numbers that are not part of the base
     gradients    one for each trained number, in its format; ddp copies them into buckets
     optimizer    Adam: two numbers in the format of the trained one, or two bytes in its 8-bit version;

@@ -80,7 +80,7 @@ def read_contents(run_dir: Path) -> Contents:
 
 
 def artefact_digest(run_dir: Path) -> str:
-    """Changes when the run's result does: from the sizes and the ends of its weights files, so that it is quick."""
+    """Changes when the run's result does; quick, since only the ends of its weights files are read."""
     digest = hashlib.sha256()
     for folder in (run_dir / ADAPTER, run_dir / MODEL):
         for path in sorted(folder.glob("*.safetensors")):

@@ -51,7 +51,7 @@ class Watch:
 def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int) -> Watch:
     """Every callback of a run; only the main process writes."""
     stops = Stops(seconds(plan.config.training.max_time) if plan.config.training.max_time else None)
-    callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), LogBeforeSave()]
+    callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), Cadence()]
     if plan.config.training.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(plan.config.training.early_stopping))
     callbacks.append(stops)
@@ -61,8 +61,17 @@ def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int) -> Watch:
     return Watch(callbacks, stops)
 
 
-class LogBeforeSave(TrainerCallback):  # type: ignore[misc]
-    """Close the logging window at each checkpoint, so that a resumed run logs the same windows."""
+class Cadence(TrainerCallback):  # type: ignore[misc]
+    """Log, save and evaluate as this run's settings say, and close the logging window at each checkpoint.
+
+    A resumed Trainer goes on with the cadence that the checkpoint was saved with; and a run that resumes inside a
+    logging window would log another mean than the run that was never interrupted.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.compute_steps(args, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

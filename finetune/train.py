@@ -13,6 +13,8 @@ from typing import Any
 
 from finetune import checkpoint, launch
 from finetune.config import FullTuning, LoraTuning
+from finetune.errors import RunFailed
+from finetune.launch_command import shown_command
 from finetune.log import log, rank
 from finetune.methods import METHODS
 from finetune.plan import RunPlan
@@ -42,6 +44,9 @@ def train(plan: RunPlan) -> None:
     # 2. The model, and what of it is trained. TRL's arguments come first: they set up sharding, if there is any.
     method = METHODS[config.method.option]
     arguments = method.build_args(plan)
+    if arguments.world_size != plan.batch.processes:
+        what = f"{plan.batch.processes} processes were planned, but {arguments.world_size} train together"
+        raise RunFailed(f"{what}; start the run with `{shown_command(plan)}`")
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
     tuned = tuned_model(plan, tokenizer)
 

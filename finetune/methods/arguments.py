@@ -45,6 +45,8 @@ def shared_arguments(plan: RunPlan) -> dict[str, Any]:
         "report_to": [] if plan.config.tracking.option == "none" else [plan.config.tracking.option],
         "run_name": plan.run_dir.rsplit("/", 1)[-1],
         "disable_tqdm": True,
+        # Without it, processes on a machine without a GPU train independent copies and say nothing.
+        "use_cpu": plan.machine.device == "cpu",
         "dataloader_pin_memory": plan.machine.device == "cuda",
         "remove_unused_columns": True,
     }

@@ -79,7 +79,7 @@ def next_commands(run_dir: str, seconds: float) -> str:
         ("finetune train model=tiny data.train=my.jsonl", "the same on your own file"),
         ("finetune plan data.train=my.jsonl model.name=Qwen/Qwen3-0.6B", "what a real base would need"),
         ("finetune train data.train=my.jsonl model.name=Qwen/Qwen3-0.6B", "and train it"),
-        ("finetune evaluate RUN", "does it beat a prompted base on rows held out?"),
+        ("finetune evaluate runs/RUN", "does it beat a prompted base on rows held out?"),
     ]
     width = max(len(text) for text, _ in commands)
     lines = [f"  {text:<{width}}  {why}" for text, why in commands]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from finetune.artefact import ADAPTER, MODEL
+
+EVALUATION, ANSWERS = "eval.json", "answers.jsonl"
+DIGESTED = 2**20  # bytes of each weights file's end
 
 JsonObject = Mapping[str, Any]
 Pairs = list[tuple[str, str]]
@@ -40,9 +46,14 @@ class Contents:
     @property
     def origin(self) -> str:
         """One line at the foot."""
+        return f"Made from the files of the run directory. {self.machine}".strip()
+
+    @property
+    def machine(self) -> str:
+        """What it ran on: the device and the versions."""
         versions = self.lineage["versions"] if self.lineage else {}
-        said = ", ".join(f"{name} {version}" for name, version in versions.items())
-        return f"Made from the files of the run directory. {said}".strip()
+        device = [self.plan["machine"]["device_name"]] if self.plan else []
+        return ", ".join([*device, *(f"{name} {version}" for name, version in versions.items())])
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -51,18 +62,33 @@ class Contents:
 
 
 def read_contents(run_dir: Path) -> Contents:
-    """Read the files that are there."""
+    """Read the files that are there, except an evaluation of weights that were replaced since."""
+    evaluation = _object(run_dir / EVALUATION)
+    if evaluation is not None and evaluation["artefact"] != artefact_digest(run_dir):
+        evaluation = None
     return Contents(
         run_dir.resolve().name,
         _object(run_dir / "plan.json"),
         _lines(run_dir / "metrics.jsonl"),
-        _object(run_dir / "eval.json"),
-        _lines(run_dir / "answers.jsonl"),
+        evaluation,
+        _lines(run_dir / ANSWERS),
         _object(run_dir / "lineage.json"),
         _text(run_dir / "config.yaml"),
         _text(run_dir / "preview.txt"),
         (run_dir / "preview.html").exists(),
     )
+
+
+def artefact_digest(run_dir: Path) -> str:
+    """Changes when the run's result does; quick, since only the ends of its weights files are read."""
+    digest = hashlib.sha256()
+    for folder in (run_dir / ADAPTER, run_dir / MODEL):
+        for path in sorted(folder.glob("*.safetensors")):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                file.seek(max(0, size - DIGESTED))
+                digest.update(f"{path.name} {size} ".encode() + file.read())
+    return digest.hexdigest()[:16]
 
 
 def tiles(contents: Contents) -> Pairs:

@@ -6,6 +6,7 @@ A tuned model is worth something when it beats the best of the baselines on rows
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from finetune.evaluate.questions import (
     with_examples,
 )
 from finetune.evaluate.score import OF_JSON, SCORERS, fitting, is_json, visible
+from finetune.log import log
 
 BASE, FEW_SHOT, TUNED = "base", "few_shot", "tuned"
 NLL = "nll"  # the metric of rows that have no answers
@@ -95,8 +97,10 @@ def run_ladder(
     bare = [list(question.prompt) for question in questions]
 
     def climb(name: str, model: Any, prompts: list[list[int]]) -> Rung:
+        began = time.monotonic()
         answers = _answers(model, speech, prompts, room, settings.batch_size)
         predicted = _predicted(model, speech, prompts, questions, settings.batch_size)
+        log.info(f"{name}: {len(answers)} answers in {time.monotonic() - began:.1f} s")
         return Rung(name, predicted, answers, _scores(answers, questions))
 
     with models.base() as model:
@@ -107,6 +111,7 @@ def run_ladder(
             told = climb(FEW_SHOT, model, [ids for ids, _ in prompted])
             shown = tuple(index + 1 for index in chosen)
             rungs.append(dataclasses.replace(told, examples=shown, shortened=shortened))
+    del model  # or two models would be in memory while the next one is loaded
     with models.tuned() as model:
         rungs.append(climb(TUNED, model, bare))
     prompts = tuple(speech.tokenizer.decode(ids) for ids in bare)

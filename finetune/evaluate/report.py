@@ -11,6 +11,7 @@ from finetune.evaluate.page import page
 from finetune.rundir import write_text
 
 PAGE, TEXT = "report.html", "report.md"
+RESULTS = ("<!-- results -->", "<!-- end of results -->")
 
 
 def write_report(run_dir: Path) -> Path:
@@ -19,6 +20,21 @@ def write_report(run_dir: Path) -> Path:
     write_text(run_dir / TEXT, markdown(contents))
     write_text(run_dir / PAGE, page(contents))
     return run_dir / PAGE
+
+
+def write_results(run_dir: Path, card: Path) -> None:
+    """Write a run's comparison, and what it was made on, between the marks of a recipe's README."""
+    contents = read_contents(run_dir)
+    if contents.evaluation is None:
+        raise ValueError(f"{run_dir} holds no evaluation")
+    head, begin, rest = card.read_text(encoding="utf-8").partition(RESULTS[0])
+    _, end, tail = rest.partition(RESULTS[1])
+    if not end:
+        raise ValueError(f"{card} has no place for results, between {RESULTS[0]} and {RESULTS[1]}")
+    heads, *rows = table.cells(contents.evaluation)
+    said = _plain(table.verdict_line(contents.evaluation))
+    parts = [_grid(heads, rows), said, _plain(f"{contents.subtitle}. {contents.machine}")]
+    write_text(card, "\n\n".join([head + begin, *parts, end + tail]))
 
 
 def markdown(contents: Contents) -> str:

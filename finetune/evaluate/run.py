@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.config import EvaluateConfig
 from finetune.data.rows import Chat
 from finetune.errors import Fault, UserError, did_you_mean
+from finetune.evaluate.contents import ANSWERS, EVALUATION, artefact_digest
 from finetune.evaluate.ladder import Models, answer_rows, as_json, run_ladder, run_text_ladder
 from finetune.evaluate.questions import Speech, choose_rows
 from finetune.evaluate.report import write_report
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from finetune.model_files import ModelFacts
     from finetune.plan import RunPlan
 
-EVALUATION, ANSWERS = "eval.json", "answers.jsonl"
-
 
 def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
     """Compare what a run made with its baselines; writes eval.json, answers.jsonl and the report."""
@@ -30,7 +29,7 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
     from finetune.plan import load_plan
     from finetune.rundir import write_json, write_text
 
-    steps = check_finished(run_dir)
+    check_finished(run_dir)
     plan = load_plan(run_dir)
     if plan.data.held_out is None:
         mend = "train with data.eval=FILE, or with data.eval_share above 0"
@@ -44,7 +43,7 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
         chats = [row for row in held_out if isinstance(row, Chat)]
         training = [row for row in read_rows(plan.data.train) if isinstance(row, Chat)]
         evaluation = run_ladder(models, speech, chats, training, settings, seed=seed)
-    made = {"run_dir": str(run_dir), "trained_steps": steps, "settings": asdict(settings)}
+    made = {"run_dir": str(run_dir), "artefact": artefact_digest(run_dir), "settings": asdict(settings)}
     result = {**as_json(evaluation), **made}
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(evaluation)]
     write_text(run_dir / ANSWERS, "".join(lines))
@@ -68,19 +67,17 @@ def stored_evaluation(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]
     if not (run_dir / EVALUATION).is_file():
         return None
     stored = dict(json.loads((run_dir / EVALUATION).read_text(encoding="utf-8")))
-    same = stored["settings"] == asdict(settings) and stored["trained_steps"] == check_finished(run_dir)
+    same = stored["settings"] == asdict(settings) and stored["artefact"] == artefact_digest(run_dir)
     return stored if same else None
 
 
-def check_finished(run_dir: Path) -> int:
-    """The steps that a run has trained; one that has not come to its end is refused."""
+def check_finished(run_dir: Path) -> None:
+    """Refuse a run that has not come to its end."""
     from finetune.rundir import read_outcome
 
-    outcome = read_outcome(run_dir)
-    if outcome is None:
+    if read_outcome(run_dir) is None:
         mend = "give its `finetune train` command again"
         raise UserError.at(str(run_dir), "the run has not finished", mend)
-    return int(outcome["steps"])
 
 
 def override(settings: EvaluateConfig, overrides: Sequence[str]) -> EvaluateConfig:

@@ -83,7 +83,7 @@ def _cells(rung: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
 def rung_name(rung: Mapping[str, Any]) -> str:
     """What a rung is called in a table."""
     count = len(rung.get("examples", ()))
-    return f"base + {count} examples" if count else _name(rung["name"])
+    return f"base + {count} example{'s' * (count > 1)}" if count else _name(rung["name"])
 
 
 def _name(rung: str) -> str:

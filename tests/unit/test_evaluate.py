@@ -140,8 +140,10 @@ def test_an_evaluation_is_found_again_only_for_the_same_settings_and_result(make
     result = evaluate_run(run_dir, settings)
     assert stored_evaluation(run_dir, settings) == result
     assert stored_evaluation(run_dir, replace(settings, rows=5)) is None
-    outcome = json.loads((run_dir / OUTCOME).read_text(encoding="utf-8"))
-    write_json(run_dir / OUTCOME, {**outcome, "steps": outcome["steps"] + 1})
+    (weights,) = (run_dir / "adapter").glob("*.safetensors")
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
     assert stored_evaluation(run_dir, settings) is None
 
 

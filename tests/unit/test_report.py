@@ -1,5 +1,6 @@
 """The report of a run: what it shows of the files that are there, whatever is missing."""
 
+import hashlib
 import json
 import random
 import xml.etree.ElementTree as ET
@@ -17,7 +18,7 @@ from finetune.evaluate.contents import read_contents
 from finetune.evaluate.generate import Answer, Likelihood
 from finetune.evaluate.ladder import NLL, Evaluation, Rung, answer_rows, as_json, judge
 from finetune.evaluate.page import telling
-from finetune.evaluate.report import write_report
+from finetune.evaluate.report import write_report, write_results
 from finetune.evaluate.table import answer_table, verdict_line
 
 HOSTILE = '<script>alert("x")</script> & | <img src=x onerror=y>'
@@ -102,7 +103,7 @@ LINEAGE = {"base": {"name": "tiny", "revision": None}, "seed": 42, "versions": {
 FILES: dict[str, str] = {
     "plan.json": json.dumps(PLAN),
     "metrics.jsonl": "".join(json.dumps(row) + "\n" for row in metrics()),
-    "eval.json": json.dumps(as_json(evaluation())),
+    "eval.json": json.dumps({**as_json(evaluation()), "artefact": hashlib.sha256().hexdigest()[:16]}),
     "answers.jsonl": "".join(json.dumps(row) + "\n" for row in answer_rows(evaluation())),
     "lineage.json": json.dumps(LINEAGE),
     "config.yaml": f"name: {HOSTILE}\n",
@@ -248,6 +249,29 @@ def test_a_last_line_cut_short_is_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', encoding="utf-8")
     assert [row["step"] for row in read_contents(run).metrics] == [1]
+
+
+def test_an_evaluation_of_weights_since_replaced_is_not_shown(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (run / "adapter").mkdir()
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"other weights")
+    assert "Did it help?" not in shown(run).text
+
+
+def test_results_are_written_between_their_marks_again_and_again(tmp_path: Path) -> None:
+    run, card = write_run(tmp_path), tmp_path / "README.md"
+    card.write_text("# head\n\n<!-- results -->\nold\n<!-- end of results -->\n\ntail\n", encoding="utf-8")
+    write_results(run, card)
+    once = card.read_text(encoding="utf-8")
+    assert once.startswith("# head\n\n<!-- results -->\n\n| ")
+    assert once.endswith("torch 2.13.0\n\n<!-- end of results -->\n\ntail\n")
+    assert "old" not in once
+    assert "| base + 3 examples |" in once
+    write_results(run, card)
+    assert card.read_text(encoding="utf-8") == once
+    card.write_text("no marks", encoding="utf-8")
+    with pytest.raises(ValueError, match="no place for results"):
+        write_results(run, card)
 
 
 def test_rows_that_tuning_lost_are_shown_too() -> None:

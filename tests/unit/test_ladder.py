@@ -254,3 +254,17 @@ def test_a_model_without_a_template_gets_examples_as_plain_text(random_model_fol
     ids, count = with_examples(shown[2], shown[:2], speech, room=10)
     assert count == 2
     assert tokenizer.decode(ids) == "one: one it is\n\ntwo: two it is\n\nwhat:"
+
+
+def test_every_key_of_the_files_is_documented(evaluation: Evaluation) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "evaluating.md").read_text(encoding="utf-8")
+    named = {"exact", "contains", "f1", "json_valid", "json_fields", "base", "few_shot", "tuned"}
+    found = _keys(as_json(evaluation)) | _keys(answer_rows(evaluation)) | named
+    assert len(found) > 30
+    assert {key for key in found if f"`{key}`" not in page} == set()
+
+
+def _keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(_keys, value.values()))
+    return set[str]().union(*map(_keys, value)) if isinstance(value, (list, tuple)) else set()

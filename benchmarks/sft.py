@@ -40,9 +40,26 @@ def make_rows(count: int, seed: int) -> list[dict[str, Any]]:
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(PATH)
     dice = random.Random(seed)
-    words = (
-        ["the", "order", "arrived", "late", "and", "box", "was", "open", "so", "please", "send", "another", "one", "to", "my", "old", "address", "today"]
-    )
+    words = [
+        "the",
+        "order",
+        "arrived",
+        "late",
+        "and",
+        "box",
+        "was",
+        "open",
+        "so",
+        "please",
+        "send",
+        "another",
+        "one",
+        "to",
+        "my",
+        "old",
+        "address",
+        "today",
+    ]
     per_word = len(tokenizer(" ".join(words))["input_ids"]) / len(words)
     rows = []
     for _ in range(count):

@@ -67,7 +67,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError.at(str(path), f"is not valid JSON ({error})", "download the adapter again") from error
     if not isinstance(config, dict):
         raise UserError.at(str(path), "must be a JSON object", "download the adapter again")
@@ -86,6 +86,8 @@ def _required_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
             faults.append(
                 Fault(f"{path} {key}", f"must be {wanted}, got {value!r:.60}", "save the adapter again")
             )
+        elif isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
+            faults.append(Fault(f"{path} {key}", "must be a list of names", "save the adapter again"))
     return faults
 
 
@@ -137,6 +139,8 @@ def read_adapter(folder: Path) -> AdapterFacts:
             else "is missing"
         )
         faults.append(Fault(str(weights), only, "save the adapter again as safetensors"))
+    if not faults:
+        faults = _rank_faults(weights, config)
     if faults:
         raise UserError(faults)
     targets = config["target_modules"]
@@ -151,6 +155,22 @@ def read_adapter(folder: Path) -> AdapterFacts:
         else tuple(sorted({name.rpartition(".")[2] for name in targets})),
         base_revision=config.get("revision"),
     )
+
+
+def _rank_faults(weights: Path, config: Mapping[str, Any]) -> list[Fault]:
+    """The fault of weights that have another rank than their configuration says."""
+    try:
+        tensors, _ = read_header(weights)
+    except UnreadableWeights as error:
+        return [error.fault]
+    ranks = {
+        tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name and len(tensor.shape) == 2
+    }
+    if config.get("rank_pattern") or not ranks or ranks == {config["r"]}:
+        return []
+    found = " and ".join(str(rank) for rank in sorted(ranks))
+    what = f"has matrices of rank {found}, but {CONFIG} says {config['r']}"
+    return [Fault(str(weights), what, "use the configuration that was saved with these weights")]
 
 
 def _layer_of(name: str) -> tuple[str, str] | None:

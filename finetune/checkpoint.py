@@ -72,7 +72,7 @@ def verify(folder: Path) -> str | None:
 
 def find_newest(run_dir: Path) -> Found:
     """The newest checkpoint that verifies, and the newer ones that do not."""
-    skipped = []
+    skipped: list[Fault] = []
     for step, folder in sorted(_folders(run_dir), reverse=True):
         wrong = verify(folder)
         if wrong is None:

@@ -106,3 +106,9 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     """Names in one line, cut to a readable number."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, in one line; its kind when it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

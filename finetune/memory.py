@@ -3,7 +3,8 @@
 Each term is counted in bytes:
 
                  weights      every stored number in the format it is held in; a 4-bit one takes half a
-                 byte, and each 64 share a scale of 4 bytes (1 byte and a little with double quantization)
+                 byte, and each 64 share a scale of 4 bytes (1 byte and a little with double quantization). Full tuning in 16
+                 bits holds the masters in fp32, and beside them the copies that autocast computes with
                  adapter      the trained numbers that are not part of the base gradients    one for each
                  trained number, in its format; ddp copies them into buckets optimizer    Adam: two numbers
                  in the format of the trained one, or two bytes in its 8-bit version; Adafactor: one for
@@ -92,12 +93,13 @@ def _trained_bytes(tuning: TuningConfig) -> float:
 
 
 def _weight_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str) -> float:
+    linear = sum(rows * columns for rows, columns in facts.linear_shapes.values())
     if not isinstance(tuning, LoraTuning):
-        return facts.parameters * BYTES["fp32"]
+        copies = 0.0 if precision == "fp32" else linear * BYTES[precision]
+        return facts.parameters * BYTES["fp32"] + copies
     plain = BYTES[precision]
     if not isinstance(tuning, QloraTuning):
         return facts.parameters * plain
-    linear = sum(rows * columns for rows, columns in facts.linear_shapes.values())
     return linear * _quantized_bytes(tuning) + (facts.parameters - linear) * plain
 
 

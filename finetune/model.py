@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import hub
 from finetune.config import QloraTuning, TuningConfig
-from finetune.errors import RunFailed, UserError, listed
+from finetune.errors import RunFailed, UserError, first_line, listed
 from finetune.model_files import ModelFacts
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def load_model(
             output_loading_info=True,
         )
     except ImportError as error:
-        raise UserError.at(
-            "model.attention", str(error).splitlines()[0], "use model.attention=sdpa"
-        ) from error
+        raise UserError.at("model.attention", first_line(error), "use model.attention=sdpa") from error
     _check_loaded(facts, info)
     prepare_tokens(model, tokenizer, facts)
     return model

@@ -40,7 +40,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError.at(str(path), "is larger than any model's configuration", "download the model again")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError.at(str(path), f"is not valid JSON ({error})", "download the file again") from error
     if not isinstance(config, dict):
         raise UserError.at(str(path), "must be a JSON object", "download the file again")
@@ -53,8 +53,12 @@ def config_faults(
     """What keeps a model from being trained, as far as its configuration tells."""
     path = str(folder / "config.json")
     model_type = config.get("model_type")
-    if config.get("auto_map") and not _is_known(model_type):
-        return _code_faults(path, commit, revision, trust_remote_code)
+    code = config.get("auto_map")
+    if code and (trust_remote_code or not _is_known(model_type)):
+        return _code_faults(path, code, commit, revision, trust_remote_code)
+    if trust_remote_code:
+        what = "has no effect: this model needs no code of its own"
+        return [Fault("model.trust_remote_code", what, "leave it out")]
     if not isinstance(model_type, str) or not model_type:
         return [Fault(f"{path} model_type", "is missing", "download the model again, or name another folder")]
     if not _is_known(model_type):
@@ -69,13 +73,19 @@ def _is_known(model_type: object) -> bool:
     return model_type in model_types() or model_type in causal_architectures()
 
 
-def _code_faults(path: str, commit: str | None, revision: str | None, trust_remote_code: bool) -> list[Fault]:
+def _code_faults(
+    path: str, code: object, commit: str | None, revision: str | None, trust_remote_code: bool
+) -> list[Fault]:
     if not trust_remote_code:
         mend = "if you trust it, set model.trust_remote_code=true and model.revision to a full commit"
         return [Fault(f"{path} auto_map", "this model needs Python code from its own repository", mend)]
     if commit is not None and not FULL_COMMIT.fullmatch(revision or ""):
         what = "running a repository's code needs model.revision as a full commit of 40 digits"
         return [Fault("model.revision", what, f"set model.revision={commit} after reading its code")]
+    if "--" in str(code):
+        # `repository--module` is fetched from that repository as it is today, whatever revision was read.
+        what = "names code of another repository, which no revision pins"
+        return [Fault(f"{path} auto_map", what, "copy that code into the model's folder and name it there")]
     return []
 
 

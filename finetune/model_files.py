@@ -75,7 +75,12 @@ def inspect_model(name: str, revision: str | None = None, trust_remote_code: boo
 
     When the name holds an adapter, the facts are those of its base, with the adapter's beside them.
     """
-    return _inspect(name, revision, trust_remote_code, depth=0)
+    try:
+        return _inspect(name, revision, trust_remote_code, depth=0)
+    except PermissionError as error:
+        raise UserError.at(
+            str(error.filename or name), "cannot be read: permission denied", "chmod it"
+        ) from error
 
 
 def _inspect(name: str, revision: str | None, trust_remote_code: bool, depth: int) -> ModelFacts:

@@ -170,7 +170,8 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
 
 
 def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Machine) -> list[Fault]:
-    tuning, faults = config.tuning, []
+    tuning = config.tuning
+    faults: list[Fault] = []
     if not isinstance(tuning, QloraTuning):
         return faults
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from finetune.config import LaunchConfig, MethodConfig, ParallelConfig, TrackingConfig, TuningConfig
 from finetune.launch_command import shown_command
 from finetune.plan import RunPlan
 
+TYPED_GROUPS = (TuningConfig, MethodConfig, LaunchConfig, ParallelConfig, TrackingConfig)
 OPEN_SETTINGS = (
     "model.precision",
     "model.attention",
@@ -115,10 +117,10 @@ def _setting(plan: RunPlan, key: str) -> str:
     value: object = plan.config
     for part in key.split("."):
         value = value[part] if isinstance(value, dict) else getattr(value, part)
+    if isinstance(value, TYPED_GROUPS):
+        return value.option
     if dataclasses.is_dataclass(value):
-        options = {"tuning": plan.config.tuning, "method": plan.config.method, "launch": plan.config.launch,
-                   "parallel": plan.config.parallel, "tracking": plan.config.tracking}  # fmt: skip
-        return options[key].option if key in options else ""
+        return ""
     return str(value)
 
 

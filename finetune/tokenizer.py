@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import Fault, UserError, listed
+from finetune.errors import Fault, UserError, first_line, listed
 from finetune.model_files import ModelFacts
 
 # Templates in use are below 20 kB; one of megabytes is a mistake or an attack on the renderer.
@@ -31,6 +31,8 @@ RESERVED_PADDING = (
     "<unused0>",
 )
 GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")
+# What transformers raises over a tokenizer.json of another shape than it expects.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 NEW_PADDING = "<|pad|>"
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<turn|>", "<|return|>", "<|eom_id|>")
 
@@ -88,9 +90,9 @@ def _load(facts: ModelFacts, folder: Path) -> Any:
             return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
             # The tokenizers library raises bare Exception for whatever is wrong inside the file.
-            if type(error) is not Exception and not isinstance(error, (ValueError, KeyError, TypeError)):
+            if type(error) is not Exception and not isinstance(error, UNREADABLE):
                 raise
-            what = f"cannot be read ({str(error).splitlines()[0]:.120})"
+            what = f"cannot be read ({first_line(error):.120})"
             raise UserError.at(str(folder / "tokenizer.json"), what, "download the file again") from error
     if not any((folder / name).is_file() for name in OLDER_FILES):
         what = f"is missing, and so are {', '.join(OLDER_FILES[:2])}"
@@ -106,8 +108,7 @@ def _convert(facts: ModelFacts, folder: Path) -> Any:
             str(folder), trust_remote_code=facts.trust_remote_code, local_files_only=True
         )
     except (ValueError, OSError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        what = f"has no tokenizer.json, and its older files cannot be converted ({reason:.120})"
+        what = f"has no tokenizer.json, and its older files cannot be converted ({first_line(error):.120})"
         raise UserError.at(str(folder), what, "use a model that has tokenizer.json") from error
     if not tokenizer.is_fast:
         what = f"{type(tokenizer).__name__} has no fast version, which the loss mask needs"

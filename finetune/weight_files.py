@@ -78,13 +78,18 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], bytes]:
     try:
         header = json.loads(raw)
         tensors = {
-            name: (Tensor(str(entry["dtype"]), tuple(int(n) for n in entry["shape"])), entry["data_offsets"])
+            name: (
+                Tensor(str(entry["dtype"]), tuple(int(n) for n in entry["shape"])),
+                [int(offset) for offset in entry["data_offsets"]],
+            )
             for name, entry in header.items()
             if name != "__metadata__"
         }
-        end = max((int(offsets[1]) for _, offsets in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        end = max((offsets[1] for _, offsets in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise _stop(path, "has a damaged header") from error
+    if not tensors:
+        raise _stop(path, "holds no tensors")
     for name, (tensor, offsets) in tensors.items():
         width = BYTES.get(tensor.dtype)
         if width is not None and offsets[1] - offsets[0] != tensor.size * width:
@@ -95,13 +100,19 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], bytes]:
     return {name: tensor for name, (tensor, _) in tensors.items()}, raw
 
 
+def _index(folder: Path) -> dict[str, str]:
+    """The shard of each tensor."""
+    path = folder / INDEX
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        return {str(tensor): str(file) for tensor, file in weight_map.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _stop(path, "is not a valid index of weight files") from error
+
+
 def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({str(name) for name in weight_map.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _stop(index, "is not a valid index of weight files") from error
+    names = sorted(set(_index(folder).values()))
     if any(Path(name).name != name for name in names):
         raise _stop(
             index,
@@ -155,7 +166,17 @@ def read_weights(folder: Path) -> tuple[Weights, list[Fault]]:
         tensors.update(found)
         digest.update(f"{path.name}:{path.stat().st_size}:".encode())
         digest.update(raw)
+    if not faults and (folder / INDEX).exists():
+        faults = _index_faults(folder, tensors)
     return Weights(tensors, digest.hexdigest()), faults
+
+
+def _index_faults(folder: Path, tensors: Mapping[str, Tensor]) -> list[Fault]:
+    lost = sorted(set(_index(folder)) - set(tensors))
+    if not lost:
+        return []
+    what = f"lists {len(lost)} tensors that no shard holds ({lost[0]})"
+    return [Fault(str(folder / INDEX), what, "download the model again")]
 
 
 def main_dtype(tensors: Iterable[Tensor]) -> str:

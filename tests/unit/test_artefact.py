@@ -67,6 +67,8 @@ TUNINGS: dict[str, LoraTuning] = {
     "olora with rslora": LoraTuning(rank=4, initialization="olora", rslora=True),
     "orthogonal": LoraTuning(rank=4, initialization="orthogonal"),
     "with the head": LoraTuning(rank=4, modules_to_save=["lm_head"]),
+    "with the embedding": LoraTuning(rank=4, modules_to_save=["embed_tokens"]),
+    "with the last norm": LoraTuning(rank=4, modules_to_save=["norm"]),
 }
 
 
@@ -93,12 +95,13 @@ def test_adapters_reload_with_plain_peft(name: str, facts: ModelFacts, tmp_path:
     )
 
 
-def test_shared_embeddings_reload_too(tied_model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("modules", [[], ["embed_tokens"]])
+def test_shared_embeddings_reload_too(modules: list[str], tied_model_folder: Path, tmp_path: Path) -> None:
     import torch
     from peft import AutoPeftModelForCausalLM
 
     facts = inspect_model(str(tied_model_folder))
-    model, tokenizer = build(facts, LoraTuning(rank=4), tmp_path)
+    model, tokenizer = build(facts, LoraTuning(rank=4, modules_to_save=modules), tmp_path)
     step(model)
     folder = save_artefact(model, tokenizer, tmp_path, facts)
     compare_reloaded(model, folder)

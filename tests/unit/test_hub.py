@@ -14,6 +14,7 @@ import pytest
 from hub_server import COMMIT, hub
 
 from finetune.hub import is_hub_id
+from finetune.model_config import config_faults
 from finetune.model_files import inspect_model
 
 # The client reads its address and cache once, when it is imported, so each setting needs a process of its own.
@@ -135,3 +136,15 @@ def test_each_refusal_of_the_hub_is_told_apart(
 )
 def test_only_hub_names_are_asked_for(name: str, possible: bool) -> None:
     assert is_hub_id(name) is possible
+
+
+@pytest.mark.parametrize(
+    "revision, pinned", [(None, False), ("main", False), (COMMIT[:8], False), (COMMIT, True)]
+)
+def test_code_of_a_repository_runs_only_at_a_full_commit(
+    revision: str | None, pinned: bool, tmp_path: Path
+) -> None:
+    config = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "code.Mine"}}
+    faults = config_faults(tmp_path, config, COMMIT, revision, trust_remote_code=True)
+    assert (faults == []) is pinned
+    assert pinned or (faults[0].where == "model.revision" and f"model.revision={COMMIT}" in faults[0].mend)

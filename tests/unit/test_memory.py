@@ -102,7 +102,7 @@ def test_known_sizes_of_an_8b_model() -> None:
     assert need().weights == pytest.approx(16.06e9, rel=0.01)
     assert need(QloraTuning()).weights == pytest.approx(5.7e9, rel=0.05)
     full = need(FullTuning())
-    assert full.weights + full.gradients + full.optimizer == pytest.approx(16 * 8.03e9, rel=0.01)
+    assert full.weights + full.gradients + full.optimizer == pytest.approx(16 * 8.03e9 + 2 * 6.98e9, rel=0.01)
     assert need(QloraTuning(), micro_batch=1).total < 16 * 2**30
 
 
@@ -124,14 +124,15 @@ def test_activations_agree_with_what_a_real_model_keeps(
         optimizer="adamw_torch",
     )
     number = 4 if precision == "fp32" else 2
-    # What the loss works on is freed before the backward pass of the layers.
-    loss = 4 * 64 * (min(1, 1) * LOGITS_TILE[1] * (number + 4) + facts.hidden_size * (number + 4))
-    one_layer = (found.activations - loss) if checkpointing else 0
+    # The loss works on its tile after the layers, so what they keep is measured without it.
+    loss = 4 * 64 * (LOGITS_TILE[1] + facts.hidden_size) * (number + 4)
+    layers = found.activations - loss
     measured = kept_bytes(facts, tuning, precision, checkpointing)
     if checkpointing:
-        assert measured <= one_layer * 1.2
+        # Of the layer that is recomputed, nothing is kept yet.
+        assert measured < layers
     else:
-        assert measured / 1.5 < found.activations - loss < measured * 1.5
+        assert measured / 1.5 < layers < measured * 1.5
 
 
 def kept_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str, checkpointing: bool) -> int:
@@ -167,7 +168,10 @@ def kept_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str, checkpoi
     with hooks, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         result = backbone(input_ids=torch.arange(256).reshape(4, 64)).last_hidden_state
     assert result.requires_grad
-    return sum(kept.values())
+    # Copies of weights that autocast makes are counted among the weights.
+    linear = sum(rows * columns for rows, columns in facts.linear_shapes.values())
+    copies = 2 * linear if isinstance(tuning, FullTuning) and precision == "bf16" else 0
+    return sum(kept.values()) - (0 if checkpointing else copies)
 
 
 def test_shapes_decide_not_names() -> None:

@@ -115,7 +115,7 @@ def test_new_rows_are_the_mean_of_the_old(
 
 
 def test_spare_rows_are_used_before_any_is_added(tmp_path: Path) -> None:
-    from conftest import save_llama, save_tokenizer
+    from models import save_llama, save_tokenizer
 
     save_llama(tmp_path, vocab_size=384)
     save_tokenizer(tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 import struct
 import subprocess
@@ -276,6 +278,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         "needs Python code",
         "model.trust_remote_code=true",
     ),
+    "code of others": (
+        lambda f: edit(f / "config.json", model_type="mine", auto_map={"AutoModel": "org/x--m.M"}),
+        "config.json auto_map",
+        "needs Python code",
+        "model.trust_remote_code=true",
+    ),
+    "nested too deep": (
+        lambda f: (f / "config.json").write_text("[" * 100_000),
+        "config.json",
+        "not valid JSON",
+        "download",
+    ),
     "no hidden size": (
         lambda f: edit(f / "config.json", hidden_size="64"),
         "config.json hidden_size",
@@ -346,6 +360,40 @@ def test_a_damaged_index_is_named(text: str, folder: Path) -> None:
     assert "index.json: is not a valid index" in faults_of(folder)[0]
 
 
+def test_an_index_of_other_shards_is_named(folder: Path) -> None:
+    shard(folder)
+    index = folder / "model.safetensors.index.json"
+    found = json.loads(index.read_text())
+    found["weight_map"]["model.extra.weight"] = "model-00001-of-00002.safetensors"
+    index.write_text(json.dumps(found))
+    assert "lists 1 tensors that no shard holds (model.extra.weight)" in faults_of(folder)[0]
+
+
+def test_trusted_code_is_pinned_and_in_place(folder: Path) -> None:
+    edit(folder / "config.json", model_type="mine", auto_map={"AutoModelForCausalLM": "code.Mine"})
+    assert inspect_model(str(folder), trust_remote_code=True).trust_remote_code
+    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "org/other--code.Mine"})
+    assert "code of another repository" in faults_of(folder, trust_remote_code=True)[0]
+
+
+def test_trust_without_code_is_said_to_have_no_effect(folder: Path) -> None:
+    assert faults_of(folder, trust_remote_code=True)[0].startswith("model.trust_remote_code: has no effect")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_never_escapes_as_a_bug(seed: int, folder: Path) -> None:
+    source = random.Random(seed)
+    path = folder / source.choice(["model.safetensors", "config.json"])
+    raw = bytearray(path.read_bytes())
+    # Most of the file is numbers that no check reads, so the damage goes where meaning is.
+    end = min(len(raw), 3000)
+    for _ in range(source.randint(1, 6)):
+        raw[source.randrange(end)] = source.randrange(256)
+    path.write_bytes(bytes(raw))
+    with contextlib.suppress(UserError):
+        inspect_model(str(folder))
+
+
 def test_an_index_cannot_name_files_elsewhere(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other.safetensors"}}')
     assert "outside the model's folder" in faults_of(folder)[0]
@@ -388,6 +436,11 @@ ADAPTER_DAMAGE: dict[str, tuple[dict[str, Any], str, str]] = {
         "is missing",
     ),
     "rank as text": ({"r": "4"}, "adapter_config.json r", "must be a whole number"),
+    "targets of numbers": (
+        {"target_modules": [1]},
+        "adapter_config.json target_modules",
+        "must be a list of names",
+    ),
     "rank zero": ({"r": 0}, "adapter_config.json r", "must be 1..4096, got 0"),
     "other task": ({"task_type": "SEQ_CLS"}, "adapter_config.json task_type", "'SEQ_CLS'"),
     "foreign code": (
@@ -429,6 +482,11 @@ def test_all_faults_of_an_adapter_are_collected(adapter: Path) -> None:
     edit(adapter / "adapter_config.json", r=0, peft_type="IA3", lora_alpha=...)
     (adapter / "adapter_model.safetensors").unlink()
     assert len(faults_of(adapter)) == 4
+
+
+def test_weights_of_another_rank_are_refused(adapter: Path) -> None:
+    edit(adapter / "adapter_config.json", r=8)
+    assert "has matrices of rank 4, but adapter_config.json says 8" in faults_of(adapter)[0]
 
 
 def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:

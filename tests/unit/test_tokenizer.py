@@ -279,6 +279,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         "cannot be read",
         "download",
     ),
+    "odd tokens": (
+        lambda f: edit(f / "tokenizer.json", added_tokens=["x"]),
+        "tokenizer.json",
+        "cannot be read",
+        "download",
+    ),
     "bad settings": (
         lambda f: (f / "tokenizer_config.json").write_text("[]"),
         "tokenizer_config.json",

@@ -157,6 +157,17 @@ def test_a_run_without_held_out_rows_is_refused(make_run: Runs) -> None:
     assert "data.eval_share" in fault.mend
 
 
+def test_a_run_whose_rows_are_gone_is_refused(make_run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make_run().resolve()
+    (run_dir.parent.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(run_dir.parent.parent / "elsewhere")
+    with pytest.raises(UserError) as caught:
+        evaluate_run(run_dir, EvaluateConfig())
+    (fault,) = caught.value.faults
+    assert ".prepared" in fault.where
+    assert "the folder that it was trained in" in fault.mend
+
+
 def test_a_run_that_has_not_finished_is_refused(make_run: Runs) -> None:
     run_dir = make_run(finished=False)
     with pytest.raises(UserError) as caught:

@@ -179,12 +179,13 @@ def test_examples_that_do_not_fit_are_left_out(speech: Speech) -> None:
 
 def test_rows_are_drawn_by_seed_and_stay_in_order() -> None:
     rows: list[Row] = [Text(str(number)) for number in range(100)]
-    drawn = choose_rows(rows, 10, seed=3)
+    drawn = choose_rows(rows, 100, 10, seed=3)
     numbers = [int(row.text) for row in drawn if isinstance(row, Text)]
     assert numbers == sorted(numbers)
     assert max(numbers) > 20  # not just the first ones
-    assert drawn == choose_rows(rows, 10, seed=3) != choose_rows(rows, 10, seed=4)
-    assert choose_rows(rows, 100, seed=3) == rows
+    assert drawn == choose_rows(rows, 100, 10, seed=3) != choose_rows(rows, 100, 10, seed=4)
+    assert choose_rows(iter(rows), 100, 100, seed=3) == rows
+    assert choose_rows(rows, 100, 500, seed=3) == rows
 
 
 def test_the_fingerprint_changes_with_any_row() -> None:

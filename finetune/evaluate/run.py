@@ -88,7 +88,7 @@ def check_rows(run_dir: Path, plan: RunPlan) -> SplitFacts:
         raise UserError.at(f"{run_dir} data.eval", "the run held out no rows to compare on", mend)
     if not Path(split.path).exists():
         what = "the run's prepared rows are not there"
-        mend = "evaluate from the folder that it was trained in; its `finetune train` command prepares them again"
+        mend = "evaluate from the folder that it was trained in, or train it there again"
         raise UserError.at(split.path, what, mend)
     return split
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +83,10 @@ def with_examples(
     return list(question.prompt), 0
 
 
-def choose_rows(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
-    """At most so many rows, drawn by seed (a file may be sorted), in their own order."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), most))]
+def choose_rows(rows: Iterable[Row], total: int, most: int, seed: int) -> list[Row]:
+    """At most so many of all rows, drawn by seed (a file may be sorted), in their own order."""
+    chosen = set(random.Random(seed).sample(range(total), min(most, total)))
+    return [row for index, row in enumerate(rows) if index in chosen]
 
 
 def choose_examples(

@@ -19,8 +19,11 @@ from finetune.evaluate.questions import Speech, choose_rows
 from finetune.evaluate.report import write_report
 
 if TYPE_CHECKING:
+    from finetune.data.prepare import SplitFacts
     from finetune.model_files import ModelFacts
     from finetune.plan import RunPlan
+
+POOL = 10_000  # training rows that few-shot examples are drawn from
 
 
 def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
@@ -31,17 +34,14 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
 
     check_finished(run_dir)
     plan = load_plan(run_dir)
-    if plan.data.held_out is None:
-        mend = "train with data.eval=FILE, or with data.eval_share above 0"
-        raise UserError.at(f"{run_dir} data.eval", "the run held out no rows to compare on", mend)
-    seed = plan.config.seed
-    held_out = choose_rows(list(read_rows(plan.data.held_out)), settings.rows, seed)
+    seed, split = plan.config.seed, check_rows(run_dir, plan)
+    held_out = choose_rows(read_rows(split), split.rows, settings.rows, seed)
     speech, models = open_run(plan)
     if plan.data.shape == "text":
         evaluation = run_text_ladder(models, speech, held_out, settings, seed=seed)
     else:
         chats = [row for row in held_out if isinstance(row, Chat)]
-        training = [row for row in read_rows(plan.data.train) if isinstance(row, Chat)]
+        training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
         evaluation = run_ladder(models, speech, chats, training, settings, seed=seed)
     made = {"run_dir": str(run_dir), "artefact": artefact_digest(run_dir), "settings": asdict(settings)}
     result = {**as_json(evaluation), **made}
@@ -78,6 +78,19 @@ def check_finished(run_dir: Path) -> None:
     if read_outcome(run_dir) is None:
         mend = "give its `finetune train` command again"
         raise UserError.at(str(run_dir), "the run has not finished", mend)
+
+
+def check_rows(run_dir: Path, plan: RunPlan) -> SplitFacts:
+    """The rows that a run held out; a run that held out none, or whose rows are gone, is refused."""
+    split = plan.data.held_out
+    if split is None:
+        mend = "train with data.eval=FILE, or with data.eval_share above 0"
+        raise UserError.at(f"{run_dir} data.eval", "the run held out no rows to compare on", mend)
+    if not Path(split.path).exists():
+        what = "the run's prepared rows are not there"
+        mend = "evaluate from the folder that it was trained in, or train it there again"
+        raise UserError.at(split.path, what, mend)
+    return split
 
 
 def override(settings: EvaluateConfig, overrides: Sequence[str]) -> EvaluateConfig:

@@ -74,7 +74,7 @@ def _text(number: int) -> dict[str, Any]:
 def _save_tuned(base: Path, run_dir: Path, tuning: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    if tuning == "lora":
+    if tuning != "full":
         get_peft_model(
             model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
         ).save_pretrained(str(run_dir / "adapter"))
@@ -86,7 +86,7 @@ def _save_tuned(base: Path, run_dir: Path, tuning: str) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(str(run_dir / "model"))
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("tuning", ["lora", "qlora", "full"])
 def test_a_finished_run_is_compared_with_its_base(make_run: Runs, tuning: str) -> None:
     run_dir = make_run(tuning=tuning)
     result = evaluate_run(run_dir, EvaluateConfig(few_shot=2, max_new_tokens=12))
@@ -155,6 +155,17 @@ def test_a_run_without_held_out_rows_is_refused(make_run: Runs) -> None:
     assert fault.where.endswith("data.eval")
     assert "no rows" in fault.what
     assert "data.eval_share" in fault.mend
+
+
+def test_a_run_whose_rows_are_gone_is_refused(make_run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make_run().resolve()
+    (run_dir.parent.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(run_dir.parent.parent / "elsewhere")
+    with pytest.raises(UserError) as caught:
+        evaluate_run(run_dir, EvaluateConfig())
+    (fault,) = caught.value.faults
+    assert ".prepared" in fault.where
+    assert "the folder that it was trained in" in fault.mend
 
 
 def test_a_run_that_has_not_finished_is_refused(make_run: Runs) -> None:

@@ -179,12 +179,13 @@ def test_examples_that_do_not_fit_are_left_out(speech: Speech) -> None:
 
 def test_rows_are_drawn_by_seed_and_stay_in_order() -> None:
     rows: list[Row] = [Text(str(number)) for number in range(100)]
-    drawn = choose_rows(rows, 10, seed=3)
+    drawn = choose_rows(rows, 100, 10, seed=3)
     numbers = [int(row.text) for row in drawn if isinstance(row, Text)]
     assert numbers == sorted(numbers)
     assert max(numbers) > 20  # not just the first ones
-    assert drawn == choose_rows(rows, 10, seed=3) != choose_rows(rows, 10, seed=4)
-    assert choose_rows(rows, 100, seed=3) == rows
+    assert drawn == choose_rows(rows, 100, 10, seed=3) != choose_rows(rows, 100, 10, seed=4)
+    assert choose_rows(iter(rows), 100, 100, seed=3) == rows
+    assert choose_rows(rows, 100, 500, seed=3) == rows
 
 
 def test_the_fingerprint_changes_with_any_row() -> None:
@@ -227,3 +228,44 @@ def test_too_few_rows_are_refused_before_a_model_is_opened(speech: Speech, rows:
     assert caught.value.faults[0].where == "data.eval"
     with pytest.raises(UserError, match="at least 2"):
         run_text_ladder(never, speech, [Text("a")] * len(rows), EvaluateConfig(), seed=1)
+
+
+def test_an_answer_that_calls_a_tool_is_compared_as_the_template_writes_it(random_model_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(random_model_folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+        "{% for call in m['tool_calls'] or [] %}CALL {{ call['function'] | tojson }}{% endfor %}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    speech = Speech(tokenizer, Encoder(tokenizer, "last", stop_ids=(2,)), 256)
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": "fox"}}}
+    answer = {"role": "assistant", "content": "", "tool_calls": [call]}
+    question = ask(Chat(({"role": "user", "content": "fox?"}, answer)), speech)
+    assert question.reference.startswith('CALL {"name": "look"')
+    assert "<|im_end|>" not in question.reference
+    assert question.reference_ids[-1] == 2
+
+
+def test_a_model_without_a_template_gets_examples_as_plain_text(random_model_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(random_model_folder)
+    tokenizer.chat_template = None
+    speech = Speech(tokenizer, Encoder(tokenizer, "last", stop_ids=(2,)), 256)
+    rows = [replace(chat(f"{name}:", f" {name} it is"), plain=True) for name in ("one", "two", "what")]
+    shown = [ask(row, speech) for row in rows]
+    ids, count = with_examples(shown[2], shown[:2], speech, room=10)
+    assert count == 2
+    assert tokenizer.decode(ids) == "one: one it is\n\ntwo: two it is\n\nwhat:"
+
+
+def test_every_key_of_the_files_is_documented(evaluation: Evaluation) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "evaluating.md").read_text(encoding="utf-8")
+    named = {"exact", "contains", "f1", "json_valid", "json_fields", "base", "few_shot", "tuned"}
+    found = _keys(as_json(evaluation)) | _keys(answer_rows(evaluation)) | named
+    assert len(found) > 30
+    assert {key for key in found if f"`{key}`" not in page} == set()
+
+
+def _keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(_keys, value.values()))
+    return set[str]().union(*map(_keys, value)) if isinstance(value, (list, tuple)) else set()

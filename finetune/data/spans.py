@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import Any
 
 from finetune.data.rows import Chat, Message
@@ -178,6 +179,8 @@ class Marker:
             return None
         for number, index in enumerate(turns):
             begin, end = spans[number]
+            before = self._template.render(messages[:index], tools, prompt=True)
+            begin = max(begin, len(commonprefix([before, text])))
             with suppress(TemplateFault):  # where the prompt asks otherwise, only the marks can tell
                 begin = max(begin, self._begin(messages, tools, text, index, masks))
             if not self._is_whole(messages[index], text[begin:end]):

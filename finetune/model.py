@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune import hub
 from finetune.config import QloraTuning, TuningConfig
 from finetune.errors import RunFailed, UserError, first_line, listed
-from finetune.model_files import ModelFacts
+from finetune.model_files import ModelFacts, hub
 
 if TYPE_CHECKING:
     import torch
@@ -127,9 +126,7 @@ def _check_loaded(facts: ModelFacts, info: dict[str, Any]) -> None:
     shapes = sorted(str(entry[0]) for entry in info["mismatched_keys"])
     if missing or shapes:
         what = f"lacks weights that {facts.architecture} needs: {listed(missing + shapes, most=4)}"
-        raise UserError.at(
-            facts.path, what, "download the model again, or use the configuration that belongs to it"
-        )
+        raise UserError.at(facts.path, what, "download the model again, or use the configuration that belongs to it")
 
 
 def prepare_tokens(model: PreTrainedModel, tokenizer: Any, facts: ModelFacts) -> None:

@@ -24,9 +24,7 @@ def facts(random_model_folder: Path) -> ModelFacts:
     return inspect_model(str(random_model_folder))
 
 
-def build(
-    facts: ModelFacts, tuning: TuningConfig, start: Path, new_tokens: tuple[str, ...] = NEW
-) -> tuple[Any, Any]:
+def build(facts: ModelFacts, tuning: TuningConfig, start: Path, new_tokens: tuple[str, ...] = NEW) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(facts, new_tokens=new_tokens)
     full, quantization = isinstance(tuning, FullTuning), plan_quantization(tuning)
     model: Any = load_model(
@@ -83,16 +81,12 @@ def test_adapters_reload_with_plain_peft(name: str, facts: ModelFacts, tmp_path:
     before = snapshot(model)
     step(model)
     changed_since(before, model)
-    folder = save_artefact(
-        model, tokenizer, tmp_path, facts, start_folder=tmp_path / "start" if changes else None
-    )
+    folder = save_artefact(model, tokenizer, tmp_path, facts, start_folder=tmp_path / "start" if changes else None)
     compare_reloaded(model, folder)
     assert folder == tmp_path / "adapter"
     again = AutoPeftModelForCausalLM.from_pretrained(str(folder))
     assert torch.allclose(logits(again), logits(model), atol=1e-5)
-    assert not torch.allclose(
-        logits(again)[..., :320], logits(build(facts, LoraTuning(), tmp_path, ())[0]), atol=1e-3
-    )
+    assert not torch.allclose(logits(again)[..., :320], logits(build(facts, LoraTuning(), tmp_path, ())[0]), atol=1e-3)
 
 
 @pytest.mark.parametrize("modules", [[], ["embed_tokens"]])
@@ -105,9 +99,7 @@ def test_shared_embeddings_reload_too(modules: list[str], tied_model_folder: Pat
     step(model)
     folder = save_artefact(model, tokenizer, tmp_path, facts)
     compare_reloaded(model, folder)
-    assert torch.allclose(
-        logits(AutoPeftModelForCausalLM.from_pretrained(str(folder))), logits(model), atol=1e-5
-    )
+    assert torch.allclose(logits(AutoPeftModelForCausalLM.from_pretrained(str(folder))), logits(model), atol=1e-5)
 
 
 def test_adapters_of_quantized_bases_reload(facts: ModelFacts, tmp_path: Path) -> None:

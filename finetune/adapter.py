@@ -101,6 +101,8 @@ def check_tuning(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
     if isinstance(tuning, QloraTuning) and tuning.initialization in (*CHANGES_BASE, "orthogonal"):
         what = f"{tuning.initialization} needs full weights, but tuning=qlora holds them in {tuning.bits} bits"
         faults.append(Fault("tuning.initialization", what, "use tuning=lora, or initialization=default"))
+    if isinstance(tuning, QloraTuning) and tuning.bits == 8 and tuning.dora:
+        faults.append(Fault("tuning.dora", "is not supported over 8-bit weights", "use tuning.bits=4"))
     if tuning.initialization == "orthogonal" and tuning.rank % 2:
         faults.append(Fault("tuning.rank", f"must be even for orthogonal initialization, got {tuning.rank}"))
     if tuning.initialization in CHANGES_BASE and tuning.dora:
@@ -227,9 +229,9 @@ def add_adapter(
 ) -> PeftModel:
     """The model with an adapter to train, new or continued, and all its own weights frozen.
 
-    A quantized base needs no further preparation: TRL raises nothing to fp32 either, enables gradients of the
-    inputs when it checkpoints, and lowers the adapter to bf16 itself. An initialisation that changes the base
-    is written to `start_folder` by the main process, so that the result can be saved as an ordinary adapter.
+    A quantized base needs no further preparation: TRL does not raise its other weights to fp32 either, and
+    enables gradients of the inputs when it checkpoints. An initialisation that changes the base is written
+    to `start_folder` by the main process, so that the result can be saved as an ordinary adapter.
     """
     from peft import PeftModel, get_peft_model
     from transformers import set_seed
@@ -247,6 +249,18 @@ def add_adapter(
             raise ValueError(f"initialization={tuning.initialization} needs a folder for the adapter's start")
         tuned.save_pretrained(str(start_folder), save_embedding_layers=False)
     return tuned
+
+
+def keep_in_fp32(model: Any) -> None:
+    """Raise what is trained to fp32, once TRL's trainer is built.
+
+    TRL lowers an adapter over a quantized base to bf16, in which small steps are lost; and peft raises it to
+    fp32 when a checkpoint is loaded, so that an interrupted run would end in other weights. Not to be used
+    where FSDP shards the model: it wants one type.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _show_output_bias(model: PeftModel) -> None:

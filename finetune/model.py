@@ -44,8 +44,7 @@ def weights_precision(precision: str, full: bool) -> str:
     Frozen weights are held in the training precision: they only enter products. Weights that are trained
     stay in fp32, and autocast computes in the training precision, which is what Trainer's `bf16=True`
     expects: a step is often smaller than bf16 or fp16 can add to a weight, and would be lost. That costs 4
-    bytes a weight. (The adapter itself is raised to fp32 by peft; over a quantized base TRL lowers it to
-    bf16, as QLoRA's authors did.)
+    bytes a weight. An adapter's own weights are fp32 in any case.
     """
     return "fp32" if full else precision
 

@@ -98,6 +98,7 @@ def test_modules_to_save_are_checked(facts: ModelFacts, tied: ModelFacts) -> Non
         (LoraTuning(rank=3, initialization="orthogonal"), "tuning.rank", "must be even"),
         (LoraTuning(initialization="pissa", dora=True), "tuning.initialization", "tuning.dora"),
         (QloraTuning(initialization="pissa"), "tuning.initialization", "4 bits"),
+        (QloraTuning(bits=8, dora=True), "tuning.dora", "tuning.bits=4"),
         (LoraTuning(start="merge"), "tuning.start", "holds no adapter"),
     ],
 )
@@ -116,7 +117,8 @@ def test_tunings_that_do_not_fit_are_named(tuning: TuningConfig, where: str, wha
         LoraTuning(modules_to_save=["embed_tokens", "lm_head"], targets=["v_proj"]),
         LoraTuning(modules_to_save=["norm"]),
         QloraTuning(rank=8),
-        QloraTuning(bits=8, dora=True),
+        QloraTuning(bits=8),
+        QloraTuning(dora=True),
     ],
 )
 @pytest.mark.parametrize("new_tokens", [(), NEW])

@@ -25,7 +25,7 @@ def train(plan: RunPlan) -> None:
     """Train one run in this process, which may be one of several; its directory is claimed already."""
     from transformers import PrinterCallback
 
-    from finetune import callbacks
+    from finetune import adapter, callbacks
     from finetune.data.prepare import held_out_rows, ordered_rows
     from finetune.tokenizer import load_tokenizer
 
@@ -54,6 +54,8 @@ def train(plan: RunPlan) -> None:
     resume_step = checkpoint.step_of(plan.resume_from)
     watch = callbacks.build(plan, token_counts, resume_step)
     trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)
+    if config.parallel.option == "ddp":
+        adapter.keep_in_fp32(trainer.model)
     trainer.remove_callback(PrinterCallback)  # stdout is for results
 
     # 4. Train, or go on training.

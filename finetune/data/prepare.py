@@ -102,9 +102,7 @@ def ordered_rows(
 ) -> tuple[datasets.Dataset, NDArray[np.int32]]:
     """All rows of a run in the order in which they are trained, and the number of tokens of each."""
     counts = lengths(split)
-    order = row_order(
-        counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length
-    )
+    order = row_order(counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length)
     return open_rows(split).select(order), counts[order]
 
 
@@ -157,9 +155,7 @@ class _Job:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
         data, seed = self.settings.data, self.settings.seed
         kept, held, origin = self._split()
-        encoder = Encoder(
-            self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids
-        )
+        encoder = Encoder(self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids)
         self._check_template(encoder)
         faults = FaultLog()
         train = _Split(temporary / "train", encoder, data.on_long, faults)
@@ -230,12 +226,8 @@ class _Split:
         for begin in range(0, len(rows), BATCH):
             batch = rows[begin : begin + BATCH]
             results = self._encoder.encode([from_json(row.json) for row in batch])
-            kept = [
-                (item, row.json) for row, item in zip(batch, map(self._take, batch, results), strict=True)
-            ]
-            self._writer.write(
-                [(item.input_ids, item.labels, text) for item, text in kept if item is not None]
-            )
+            kept = [(item, row.json) for row, item in zip(batch, map(self._take, batch, results), strict=True)]
+            self._writer.write([(item.input_ids, item.labels, text) for item, text in kept if item is not None])
         self._writer.close()
         if rows and not self._writer.rows and not self._faults.total:
             what = f"all {len(rows)} rows of the split {self._name} are over data.max_length and were dropped"

@@ -122,9 +122,7 @@ class Marker:
         text = self._template.render(messages, tools)
         hidden = next((tool for tool in tools if tool["function"]["name"] not in text), None)
         if hidden:
-            raise TemplateFault(
-                "the chat template does not show the tools", f"leave them out, or {ANOTHER_TEMPLATE}"
-            )
+            raise TemplateFault("the chat template does not show the tools", f"leave them out, or {ANOTHER_TEMPLATE}")
         others = {i: f"Zx{i}Z" for i, message in enumerate(messages) if message["role"] != "assistant"}
         # Some templates read the system text and act on it, so it gets a second chance as it is.
         unsystem = {i: mask for i, mask in others.items() if messages[i]["role"] != "system"}
@@ -204,13 +202,9 @@ class Marker:
 
     def _span(self, messages: list[Message], tools: Any, text: str, index: int, masks: Masks) -> Span:
         begin = self._begin(messages, tools, text, index, masks)
-        ends = [
-            (at, -len(token)) for token in self._template.stop_tokens if (at := text.find(token, begin)) >= 0
-        ]
+        ends = [(at, -len(token)) for token in self._template.stop_tokens if (at := text.find(token, begin)) >= 0]
         if not ends:
-            raise TemplateFault(
-                f"the answer in turn {index + 1} does not end in a stop token", ANOTHER_TEMPLATE
-            )
+            raise TemplateFault(f"the answer in turn {index + 1} does not end in a stop token", ANOTHER_TEMPLATE)
         place, length = min(ends)
         return begin, place - length
 

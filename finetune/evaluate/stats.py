@@ -70,19 +70,14 @@ def paired_difference(
     import numpy as np
 
     if len(first) != len(second) or len(first) < 2:
-        raise ValueError(
-            f"{len(first)} and {len(second)} scores: two lists of the same rows, at least 2, are needed"
-        )
+        raise ValueError(f"{len(first)} and {len(second)} scores: two lists of the same rows, at least 2, are needed")
     gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     sums, sizes = _clustered(gaps, clusters)
     if clusters is None and _binary(first) and _binary(second):
         p = mcnemar_exact(int((gaps > 0).sum()), int((gaps < 0).sum()))
     else:
         p = _sign_flip(sums, seed)
-    if bool((gaps == gaps[0]).all()):
-        interval = _uniform(float(gaps[0]), len(sums))
-    else:
-        interval = _bootstrap(sums, sizes, seed)
+    interval = _uniform(float(gaps[0]), len(sums)) if bool((gaps == gaps[0]).all()) else _bootstrap(sums, sizes, seed)
     return Comparison(float(gaps.mean()), interval, p, len(gaps), _detectable(sums, sizes))
 
 

@@ -17,7 +17,21 @@ from finetune.data.rows import Chat, Text
 GetFamily = Callable[[str], Any]
 
 TOOLS = ({"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}},)
-WRITABLE = "qwen2_5 qwen3 llama3 gemma2 gemma3 mistral_v03 phi3 phi4 smollm2 smollm3 deepseek_v3 zephyr llama2".split()
+WRITABLE = [
+    "qwen2_5",
+    "qwen3",
+    "llama3",
+    "gemma2",
+    "gemma3",
+    "mistral_v03",
+    "phi3",
+    "phi4",
+    "smollm2",
+    "smollm3",
+    "deepseek_v3",
+    "zephyr",
+    "llama2",
+]
 
 
 def chat(*turns: tuple[str, str], tools: Any = ()) -> Chat:
@@ -107,9 +121,7 @@ def test_learned_ids_are_the_answers_and_their_stop_tokens(name: str, family: Ge
         result = encoded(tokenizer, row)
         assert learned(tokenizer, result) == expected
         ids = [tokenizer.encode(text, add_special_tokens=False) for text in expected]
-        assert [label for label in result.labels if label != MASKED] == [
-            token for part in ids for token in part
-        ]
+        assert [label for label in result.labels if label != MASKED] == [token for part in ids for token in part]
 
 
 @pytest.mark.parametrize("name", WRITABLE)
@@ -294,9 +306,7 @@ def test_wrong_marks_of_a_template_are_not_believed(make_tokenizer: Any) -> None
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_only_what_the_assistant_says_is_learned_in_random_conversations(
-    name: str, family: GetFamily
-) -> None:
+def test_only_what_the_assistant_says_is_learned_in_random_conversations(name: str, family: GetFamily) -> None:
     tokenizer, encoder = family(name), Encoder(family(name))
     generator = random.Random(name)
     rows = [random_chat(generator) for _ in range(60)]
@@ -317,9 +327,7 @@ def random_chat(generator: random.Random) -> Chat:
 
     def content() -> str:
         parts = [next(words), *generator.choices(tokens, k=generator.randrange(4)), next(words)]
-        return (
-            generator.choice(edges) + generator.choice([" ", "\n", ""]).join(parts) + generator.choice(edges)
-        )
+        return generator.choice(edges) + generator.choice([" ", "\n", ""]).join(parts) + generator.choice(edges)
 
     turns = [("system", content())] if generator.random() < 0.4 else []
     for _ in range(generator.randrange(1, 5)):
@@ -333,9 +341,7 @@ def test_answer_that_would_melt_into_the_prompt_is_tokenised_as_at_inference(fam
     row = chat(("user", "Hi"), ("assistant", "\n\nOslo"))
     prompt = encoder.prompt_ids(row.messages[:-1])
     text = tokenizer.apply_chat_template(list(row.messages), tokenize=False)
-    assert (
-        backend.encode(text, add_special_tokens=False).ids[: len(prompt)] != prompt
-    )  # it does melt when taken whole
+    assert backend.encode(text, add_special_tokens=False).ids[: len(prompt)] != prompt  # it does melt when taken whole
     result = encoder.encode([row])[0]
     assert isinstance(result, Encoded)
     assert result.input_ids[: len(prompt)] == prompt
@@ -369,16 +375,10 @@ def sentencepiece_like() -> Any:
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first")
-    trainer = trainers.BpeTrainer(
-        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
-    )
-    texts = [
-        "[INST] Hello there [/INST] Oslo Paris Answer with one word. Norway? What is the capital of France? is"
-    ]
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    texts = ["[INST] Hello there [/INST] Oslo Paris Answer with one word. Norway? What is the capital of France? is"]
     backend.train_from_iterator(texts * 5, trainer)
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in ("<s>", "</s>")]
-    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<s>", "</s>")])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
 
 
@@ -416,9 +416,7 @@ def test_plain_text_begins_as_the_tokenizer_begins_texts(make_tokenizer: Any) ->
 
     tokenizer = make_tokenizer(("<s>", "</s>"), "</s>", "<s>")
     bos = tokenizer.bos_token_id
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", bos)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
     assert encoded(tokenizer, Text("Oslo")).input_ids[0] == bos
     assert encoded(tokenizer, Text("Oslo")).input_ids.count(bos) == 1
 

@@ -68,9 +68,7 @@ def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     length = f"{batch.steps:,} steps, {batch.epochs:g} epochs"
     if batch.left_over:
         length += f"; the last {batch.left_over} rows fill no batch and are left out"
-    schedule = (
-        f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
-    )
+    schedule = f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
     cadence = f"log every {batch.log_every}, save every {batch.save_every}"
     if batch.eval_every:
         cadence += f", evaluate every {batch.eval_every}"
@@ -79,7 +77,9 @@ def _steps(plan: RunPlan) -> list[tuple[str, str]]:
 
 def _machine(plan: RunPlan) -> list[tuple[str, str]]:
     machine, memory = plan.machine, plan.memory
-    parts = f"weights {_size(memory.weights)}, optimizer {_size(memory.optimizer)}, activations {_size(memory.activations)}"
+    parts = (
+        f"weights {_size(memory.weights)}, optimizer {_size(memory.optimizer)}, activations {_size(memory.activations)}"
+    )
     have = _size(machine.device_memory)
     return [
         ("device", f"{machine.devices} × {machine.device_name}"),

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune import adapter, memory, plan_checks
+from finetune import adapter
 from finetune.compose import Composed, config_from_dict, config_to_dict
 from finetune.config import FsdpParallel, LoraTuning, RunConfig, Zero3Parallel
 from finetune.data.prepare import PreparedData, SplitFacts, prepare
 from finetune.errors import UserError
 from finetune.machine import Machine, check_floors, look
-from finetune.memory import MemoryEstimate
 from finetune.methods import METHODS
 from finetune.model_files import AdapterFacts, ModelFacts, inspect_model
+from finetune.plan import checks, memory
+from finetune.plan.memory import MemoryEstimate
 from finetune.rundir import run_directory
 from finetune.tokenizer import load_tokenizer, stop_ids
 
@@ -100,14 +101,14 @@ def plan_run(composed: Composed) -> RunPlan:
     """Find out what the run stands on, and decide how it goes; every fault found is raised at once."""
     config = composed.config
     machine = look()
-    faults = check_floors(machine.versions) + plan_checks.check_settings(config, composed.sources, machine)
+    faults = check_floors(machine.versions) + checks.check_settings(config, composed.sources, machine)
     facts: Facts | None = None
     try:
         facts = gather(config, machine)
     except UserError as error:
         faults += error.faults
     if facts is not None:
-        faults += plan_checks.check_facts(config, composed.sources, facts.model, facts.data)
+        faults += checks.check_facts(config, composed.sources, facts.model, facts.data)
     if faults or facts is None:
         raise UserError(faults)
     return make_plan(composed, facts)
@@ -145,9 +146,9 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
     trainable = adapter.trainable_parameters(model, config.tuning, facts.new_rows)
     resolved, reasons, estimate = resolve(config, facts, trainable)
     batch = plan_batches(config, facts.data, resolved.keep_best)
-    if faults := plan_checks.check_batches(config, composed.sources, batch, resolved.keep_best):
+    if faults := checks.check_batches(config, composed.sources, batch, resolved.keep_best):
         raise UserError(faults)
-    warnings = plan_checks.warn(config, batch, estimate, facts.machine, USABLE_MEMORY)
+    warnings = checks.warn(config, batch, estimate, facts.machine, USABLE_MEMORY)
     return RunPlan(
         run_dir=str(run_directory(config)),
         config=config,
@@ -165,9 +166,7 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
     )
 
 
-def resolve(
-    config: RunConfig, facts: Facts, trainable: int
-) -> tuple[Resolved, dict[str, str], MemoryEstimate]:
+def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, dict[str, str], MemoryEstimate]:
     """The table: each open setting's value and its reason, in the order in which they depend on each other."""
     reasons: dict[str, str] = {}
 
@@ -183,9 +182,7 @@ def resolve(
     alpha = None
     if isinstance(tuning, LoraTuning):
         alpha = choose("tuning.alpha", tuning.alpha, 2.0 * tuning.rank, "twice the rank")
-    length = choose(
-        "data.max_length", config.data.max_length, _longest_possible(facts.model), "the model's context"
-    )
+    length = choose("data.max_length", config.data.max_length, _longest_possible(facts.model), "the model's context")
     held_out = facts.data.held_out is not None
     keep_best = config.training.keep_best if held_out else "none"
     if not held_out:
@@ -212,9 +209,7 @@ def resolve(
     fits = estimate(False).total <= machine.device_memory * USABLE_MEMORY
     why = "fits into memory without it" if fits else "does not fit into memory without it"
     checkpointing = choose("training.gradient_checkpointing", training.gradient_checkpointing, not fits, why)
-    resolved = Resolved(
-        precision, attention, rate, optimizer, checkpointing, alpha, length, keep_best, launcher
-    )
+    resolved = Resolved(precision, attention, rate, optimizer, checkpointing, alpha, length, keep_best, launcher)
     return resolved, reasons, estimate(checkpointing)
 
 
@@ -302,11 +297,7 @@ def as_json(plan: RunPlan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return (
-        dataclasses.asdict(value)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type)
-        else value
-    )
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def load_plan(run_dir: str | Path) -> RunPlan:

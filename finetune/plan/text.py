@@ -53,13 +53,14 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     )
     if train.truncated or train.dropped:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
+    padding = ("padding", plan.padding)
     if held_out is None:
-        return [("rows", text), ("held out", "none")]
+        return [("rows", text), ("held out", "none"), padding]
     origin = {
         "files": "from data.eval",
         "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash",
     }
-    return [("rows", text), ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}")]
+    return [("rows", text), ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}"), padding]
 
 
 def _steps(plan: RunPlan) -> list[tuple[str, str]]:

@@ -155,6 +155,7 @@ CONTRADICTIONS = [
     (("tuning=qlora", "tuning.bits=8", "tuning.quant_type=nf4"), CPU, "tuning.quant_type", "leave it out"),
     (("tuning=qlora", "tuning.initialization=pissa"), CPU, "tuning.initialization", "use tuning=lora"),
     (("tuning.targets=[q_prj]",), CPU, "tuning.targets", "q_proj"),
+    (("tuning.start=continue", "tuning.rank=8"), CPU, "tuning.rank", "use tuning.start=merge"),
     (("tuning.start=merge",), CPU, "tuning.start", "some/model"),
     (("training.epochs=2", "training.max_steps=5"), CPU, "training.epochs", "keep one of them"),
     (("training.max_time=soon",), CPU, "training.max_time", "1h30m"),

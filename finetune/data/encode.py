@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune.data.rows import Chat, Message, Row, Text
 from finetune.data.sandbox import TemplateFault
-from finetune.data.spans import Marker, Rendered
+from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
 
 ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
@@ -43,7 +43,7 @@ class Encoded:
 class Refused:
     """One row that cannot be learned from as it is."""
 
-    kind: str  # template, long or nothing
+    kind: str  # template, long, nothing, or unrollable: to be encoded as rows.unrolled gives it
     what: str
     mend: str
     length: int = 0
@@ -111,7 +111,8 @@ class Encoder:
         results: list[Encoded | Refused] = []
         for row, item in zip(rows, marked, strict=True):
             if isinstance(item, TemplateFault):
-                results.append(Refused("template", item.what, item.mend))
+                kind = "unrollable" if isinstance(item, Unrollable) else "template"
+                results.append(Refused(kind, item.what, item.mend))
                 continue
             results.append(self._label(row, item, next(encodings)))
         return results
@@ -126,7 +127,7 @@ class Encoder:
         try:
             if self._marker is None:
                 self._marker = Marker(self.template)
-            return self._marker.mark(chats)
+            return self._marker.mark(chats, last=self._learn != "assistant")
         except TemplateFault as fault:
             return [fault] * len(chats)
 
@@ -138,9 +139,8 @@ class Encoder:
         if isinstance(row, Text) or self._is_bare(row):
             ids, learned = self._bare_tokens(item, encoding)
         else:
-            spans = item.spans[-1:] if self._learn == "last" else item.spans
             try:
-                ids, learned = self._token_spans(item.text, spans, encoding)
+                ids, learned = self._token_spans(item.text, item.spans, encoding)
             except TemplateFault as fault:
                 return Refused("template", fault.what, fault.mend)
         if self._learn == "all":
@@ -186,8 +186,8 @@ class Encoder:
     def _asks_alike(self, encoding: Any, text: str, begin: int, first: int) -> bool:
         """Whether the tokens before an answer are those that its prompt has when it stands alone.
 
-        Some tokenizers look ahead: they cut two line breaks apart only when a word follows. Text after an added
-        token is tokenised by itself, so it is enough to try the prompt from its last added token on.
+        Some tokenizers look ahead: they cut two line breaks apart only when a word follows. Text after an
+        added token is tokenised by itself, so it is enough to try the prompt from its last added token on.
         """
         ids, place = encoding.ids, first - 1
         while place >= 0 and ids[place] not in self._added:
@@ -199,7 +199,7 @@ class Encoder:
             self._tails.clear()
         if tail not in self._tails:
             self._tails[tail] = self._ids(tail)
-        return self._tails[tail] == ids[place:first]
+        return bool(self._tails[tail] == ids[place:first])
 
     def _in_pieces(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[Span]]:
         """Tokenise prompt and answer apart, at every border that a token would straddle."""

@@ -2,8 +2,8 @@
 
 Jinja's sandbox keeps a template from reaching the machine, but not from eating its memory or time. So the
 source has a size limit, and while one renders, the process may grow by a bounded amount and the clock is
-watched. The clock needs the main thread and the memory limit needs Linux; elsewhere only the limit on the
-rendered size is left.
+watched. Both belong to the whole process, so they are set in the main thread only, and the one on memory only
+on Linux; elsewhere the limit on the rendered size is left.
 """
 
 from __future__ import annotations
@@ -85,13 +85,14 @@ def _template_line(error: Exception) -> int | None:
     return lines[-1] if lines else None
 
 
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-    if signal.getitimer(signal.ITIMER_REAL)[0]:  # someone else's clock is running
-        yield
+    if not _in_main_thread() or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield  # no clock to be had, or someone else's is running
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
@@ -109,7 +110,7 @@ def _time_limit() -> Iterator[None]:
 @contextmanager
 def _memory_limit() -> Iterator[None]:
     statm = Path("/proc/self/statm")
-    if not statm.exists():
+    if not _in_main_thread() or not statm.exists():  # two threads would restore each other's limits
         yield
         return
     import resource

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from finetune.data.encode import MASKED, Encoded, Encoder, Refused
-from finetune.data.rows import Chat, Text
+from finetune.data.rows import Chat, Text, unrolled
 
 GetFamily = Callable[[str], Any]
 
@@ -48,9 +48,18 @@ WITH_REASONING = Chat(
 
 def encoded(tokenizer: Any, row: Chat | Text, learn: str = "assistant") -> Encoded:
     """One row, which must not be refused."""
-    result = Encoder(tokenizer, learn).encode([row])[0]
-    assert isinstance(result, Encoded), result
+    (result,) = parts_of(Encoder(tokenizer, learn), row)
     return result
+
+
+def parts_of(encoder: Encoder, row: Chat | Text) -> list[Encoded]:
+    """One row, or its parts where it has to be unrolled; none may be refused."""
+    results = encoder.encode([row])
+    if isinstance(row, Chat) and isinstance(results[0], Refused) and results[0].kind == "unrollable":
+        results = encoder.encode(unrolled(row))
+    for result in results:
+        assert isinstance(result, Encoded), result
+    return results  # type: ignore[return-value]  # just asserted
 
 
 def refused(tokenizer: Any, row: Chat | Text, **settings: Any) -> Refused:
@@ -77,7 +86,7 @@ EXPECTED = {
     "qwen2_5": (["Paris is.<|im_end|>"], ["Hello.<|im_end|>", "Oslo<|im_end|>"]),
     "qwen3": (
         ["<think>\n\n</think>\n\nParis is.<|im_end|>"],
-        ["Hello.<|im_end|>", "<think>\n\n</think>\n\nOslo<|im_end|>"],
+        ["<think>\n\n</think>\n\nHello.<|im_end|>", "<think>\n\n</think>\n\nOslo<|im_end|>"],
     ),
     "llama3": (["Paris is.<|eot_id|>"], ["Hello.<|eot_id|>", "Oslo<|eot_id|>"]),
     "gemma2": (["Paris is.<end_of_turn>"], ["Hello.<end_of_turn>", "Oslo<end_of_turn>"]),
@@ -104,19 +113,17 @@ def test_learned_ids_are_the_answers_and_their_stop_tokens(name: str, family: Ge
     tokenizer = family(name)
     one, two = EXPECTED[name]
     for row, expected in ((ONE, one), (TWO, two), (WITH_SYSTEM, two)):
-        result = encoded(tokenizer, row)
-        assert learned(tokenizer, result) == expected
-        ids = [tokenizer.encode(text, add_special_tokens=False) for text in expected]
-        assert [label for label in result.labels if label != MASKED] == [
-            token for part in ids for token in part
-        ]
+        parts = parts_of(Encoder(tokenizer), row)
+        assert [text for part in parts for text in learned(tokenizer, part)] == expected
+        ids = [token for text in expected for token in tokenizer.encode(text, add_special_tokens=False)]
+        assert [label for part in parts for label in part.labels if label != MASKED] == ids
 
 
 @pytest.mark.parametrize("name", WRITABLE)
 def test_ids_are_those_that_the_tokenizer_gives_at_inference(name: str, family: GetFamily) -> None:
     tokenizer = family(name)
     for row in (ONE, TWO):
-        result = encoded(tokenizer, row)
+        result = parts_of(Encoder(tokenizer), row)[-1]
         if name in ("llama3", "smollm3"):  # they write today's date; ours is always the same
             assert "26 Jul" in tokenizer.decode(result.input_ids)
             continue
@@ -137,8 +144,7 @@ def test_prompt_is_a_prefix_of_what_is_trained_on(name: str, family: GetFamily) 
     tokenizer = family(name)
     encoder = Encoder(tokenizer)
     for row in (ONE, TWO, WITH_SYSTEM):
-        result = encoder.encode([row])[0]
-        assert isinstance(result, Encoded)
+        result = parts_of(encoder, row)[-1]
         prompt = encoder.prompt_ids(row.messages[:-1])
         assert result.input_ids[: len(prompt)] == prompt
         assert len(result.input_ids) > len(prompt)
@@ -177,7 +183,7 @@ TOOL_EXPECTED = {
         "It is rain.<|im_end|>",
     ),
     "qwen3": (
-        '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>',
+        '<think>\n\n</think>\n\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>',
         "<think>\n\n</think>\n\nIt is rain.<|im_end|>",
     ),
     "llama3": ('{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>', "It is rain.<|eot_id|>"),
@@ -195,9 +201,9 @@ TOOL_EXPECTED = {
 @pytest.mark.parametrize("name", ["qwen3", "llama3", "mistral_v03", "smollm3"])
 def test_tool_calls_are_learned_and_tool_results_are_not(name: str, family: GetFamily) -> None:
     tokenizer = family(name)
-    result = encoded(tokenizer, WITH_TOOL)
-    assert learned(tokenizer, result) == list(TOOL_EXPECTED[name])
-    assert "rain, 7 degrees" in tokenizer.decode(result.input_ids)
+    parts = parts_of(Encoder(tokenizer), WITH_TOOL)
+    assert [text for part in parts for text in learned(tokenizer, part)] == list(TOOL_EXPECTED[name])
+    assert "rain, 7 degrees" in tokenizer.decode(parts[-1].input_ids)
 
 
 def test_arguments_are_given_as_text_to_templates_that_take_them_so(family: GetFamily) -> None:
@@ -229,7 +235,9 @@ def test_reasoning_of_the_last_answer_is_learned(family: GetFamily) -> None:
     assert learned(tokenizer, encoded(tokenizer, inline)) == expected
 
 
-def test_reasoning_that_the_template_leaves_out_is_counted(family: GetFamily) -> None:
+def test_reasoning_of_every_answer_is_learned_though_the_template_drops_it_from_earlier_ones(
+    family: GetFamily,
+) -> None:
     tokenizer = family("qwen3")
     row = Chat(
         (
@@ -238,9 +246,21 @@ def test_reasoning_that_the_template_leaves_out_is_counted(family: GetFamily) ->
             {"role": "assistant", "content": "yes"},
         )
     )
-    result = encoded(tokenizer, row)
-    assert learned(tokenizer, result) == ["Oslo<|im_end|>", "<think>\n\n</think>\n\nyes<|im_end|>"]
+    first, last = parts_of(Encoder(tokenizer), row)
+    assert learned(tokenizer, first) == ["<think>\nthe capital is asked\n</think>\n\nOslo<|im_end|>"]
+    assert learned(tokenizer, last) == ["<think>\n\n</think>\n\nyes<|im_end|>"]
+    assert "assistant\nOslo<|im_end|>" in tokenizer.decode(last.input_ids)  # what came before, as it is asked
+
+
+def test_last_answer_alone_needs_no_unrolling(family: GetFamily) -> None:
+    tokenizer = family("qwen3")
+    assert learned(tokenizer, encoded(tokenizer, TWO, "last")) == EXPECTED["qwen3"][1][-1:]
+
+
+def test_reasoning_that_the_template_leaves_out_is_counted(family: GetFamily) -> None:
+    result = encoded(family("gemma3"), WITH_REASONING)
     assert result.unlearned_reasoning == 1
+    assert encoded(family("qwen3"), WITH_REASONING).unlearned_reasoning == 0
 
 
 def test_thinking_mode_that_the_system_text_sets_is_followed(family: GetFamily) -> None:
@@ -262,13 +282,14 @@ def test_answer_without_stop_token_is_refused(make_tokenizer: Any) -> None:
     assert "stop token" in refused(tokenizer, ONE).what
 
 
-def test_stop_token_only_at_the_very_end_is_refused(make_tokenizer: Any) -> None:
+def test_stop_token_only_at_the_very_end_unrolls_the_conversation(make_tokenizer: Any) -> None:
     template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% else %}{{ eos_token }}{% endif %}"
     )
     tokenizer = make_tokenizer(("<|end|>",), "<|end|>", None, template)
-    assert "another speaker" in refused(tokenizer, TWO).what
+    parts = parts_of(Encoder(tokenizer), TWO)
+    assert [learned(tokenizer, part) for part in parts] == [["Hello.\n<|end|>"], ["Oslo\n<|end|>"]]
 
 
 def test_stop_token_inside_an_answer_is_refused(family: GetFamily) -> None:
@@ -299,14 +320,13 @@ def test_only_what_the_assistant_says_is_learned_in_random_conversations(
 ) -> None:
     tokenizer, encoder = family(name), Encoder(family(name))
     generator = random.Random(name)
-    rows = [random_chat(generator) for _ in range(60)]
-    for row, result in zip(rows, encoder.encode(rows), strict=True):
-        assert isinstance(result, Encoded), result
-        text = "".join(learned(tokenizer, result))
+    for row in [random_chat(generator) for _ in range(60)]:
+        runs = [run for part in parts_of(encoder, row) for run in learned(tokenizer, part)]
+        text = "".join(runs)
         for message in row.messages:
             for word in re.findall(r"w\d+x", message["content"]):
                 assert (word in text) == (message["role"] == "assistant"), (name, word)
-        assert len(learned(tokenizer, result)) == sum(m["role"] == "assistant" for m in row.messages)
+        assert len(runs) == sum(message["role"] == "assistant" for message in row.messages)
 
 
 def random_chat(generator: random.Random) -> Chat:

@@ -364,6 +364,16 @@ def test_answer_that_would_melt_into_the_prompt_is_tokenised_as_at_inference(fam
     assert tokenizer.decode(result.input_ids) == text
 
 
+def test_earlier_answer_that_would_melt_unrolls_the_conversation(family: GetFamily) -> None:
+    tokenizer, encoder = family("smollm2"), Encoder(family("smollm2"))
+    row = chat(("user", "Hi"), ("assistant", "\n\nOslo"), ("user", "sure?"), ("assistant", "\nyes"))
+    parts = parts_of(encoder, row)
+    assert [learned(tokenizer, part) for part in parts] == [["\n\nOslo<|im_end|>"], ["\nyes<|im_end|>"]]
+    for part, end in zip(parts, (1, 3), strict=True):
+        prompt = encoder.prompt_ids(row.messages[:end])
+        assert part.input_ids[: len(prompt)] == prompt
+
+
 def test_tokenizer_that_looks_ahead_gets_the_prompt_as_at_inference(family: GetFamily) -> None:
     """GPT-2's way of cutting words keeps two line breaks together at the end of a text, but not before a word."""
     tokenizer = PreTrainedTokenizerFast(
@@ -472,6 +482,34 @@ def test_end_of_turn_is_a_stop_token_though_the_tokenizer_does_not_say_so(family
     tokenizer = family("gemma2")
     ids = tokenizer.convert_tokens_to_ids(["<eos>", "<end_of_turn>"])
     assert sorted(Encoder(tokenizer).stop_ids) == sorted(ids)
+
+
+def test_closing_token_before_the_end_of_turn_is_not_taken_for_it(make_tokenizer: Any) -> None:
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|close|><|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer = make_tokenizer(("<|close|>", "<|end|>"), "<|end|>", None, template)
+    assert learned(tokenizer, encoded(tokenizer, ONE)) == ["Paris is.<|close|><|end|>"]
+
+
+def test_answers_in_several_parts_are_learned_to_the_last_stop_token(make_tokenizer: Any) -> None:
+    """As in gpt-oss: reasoning and answer are parted by a token that ends an earlier turn."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% if m.reasoning_content %}<|start|>assistant<|think|>"
+        "{{ m.reasoning_content }}<|end|>{% endif %}<|start|>assistant<|say|>{{ m.content }}"
+        "{{ '<|return|>' if loop.last else '<|end|>' }}{% else %}<|start|>{{ m.role }}<|say|>{{ m.content }}<|end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    )
+    tokens = ("<|start|>", "<|think|>", "<|say|>", "<|end|>", "<|return|>")
+    tokenizer = make_tokenizer(tokens, "<|return|>", None, template)
+    expected = ["<|think|>the capital is asked<|end|><|start|>assistant<|say|>Oslo<|return|>"]
+    assert learned(tokenizer, encoded(tokenizer, WITH_REASONING)) == expected
+    parts = parts_of(Encoder(tokenizer), TWO)
+    assert [learned(tokenizer, part) for part in parts] == [
+        ["<|say|>Hello.<|return|>"],
+        ["<|say|>Oslo<|return|>"],
+    ]
 
 
 def test_stop_ids_that_the_model_declares_are_kept(family: GetFamily) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SHOWN_FAULTS = 20
+LONGEST_LINE = 800
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Fault:
 
     def __str__(self) -> str:
         mend = f"; {self.mend}" if self.mend else ""
-        return f"{self.where}: {self.what}{mend}"
+        return printable(f"{self.where}: {self.what}{mend}")
 
 
 class FinetuneError(Exception):
@@ -89,6 +90,12 @@ class Interrupted(FinetuneError):
         self.exit_code = exit_code
 
 
+def printable(text: str) -> str:
+    """The text on one readable line: what a terminal would act on, such as an escape, is spelled out."""
+    short = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in short)
+
+
 def did_you_mean(given: str, known: Iterable[str], say: str = "did you mean {}?") -> str:
     """A hint naming the nearest known name, or nothing when none is near."""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
@@ -99,3 +106,9 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     """Names in one line, cut to a readable number."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, in one line; its kind when it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

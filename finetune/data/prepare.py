@@ -18,6 +18,7 @@ from finetune.data import prepared, store
 from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
 from finetune.data.faults import FaultLog
 from finetune.data.load import Loaded, load
+from finetune.data.order import row_order
 from finetune.data.prepared import PreparedData, SplitFacts
 from finetune.data.read import Source, find_sources
 from finetune.data.rows import Chat, Row, from_json, to_json, unrolled
@@ -94,6 +95,22 @@ def prepare(
 def open_rows(split: SplitFacts) -> datasets.Dataset:
     """The split for training: a memory-mapped dataset with the columns input_ids and labels."""
     return store.open_rows(split.path)
+
+
+def ordered_rows(
+    split: SplitFacts, *, steps: int, effective_batch: int, seed: int, group_by_length: bool
+) -> tuple[datasets.Dataset, NDArray[np.int32]]:
+    """All rows of a run in the order in which they are trained, and the number of tokens of each."""
+    counts = lengths(split)
+    order = row_order(
+        counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length
+    )
+    return open_rows(split).select(order), counts[order]
+
+
+def held_out_rows(split: SplitFacts) -> datasets.Dataset:
+    """The held-out rows, the longest first: little is padded, and what does not fit into memory fails at once."""
+    return open_rows(split).select(np.argsort(-lengths(split), kind="stable"))
 
 
 def read_rows(split: SplitFacts, limit: int | None = None) -> Iterator[Row]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.config import MethodConfig, setting
+from finetune.errors import Fault
+
+if TYPE_CHECKING:
+    from finetune.data.prepare import PreparedData
+    from finetune.plan import RunPlan
 
 OPTION = "sft"
 ROW_SHAPE = ("chat", "text")
@@ -68,4 +73,65 @@ OWNED: dict[str, str] = {
     "deepspeed": "parallel",
     "fsdp": "parallel",
     "fsdp_config": "parallel",
+    "use_cpu": "launch",
+    "disable_tqdm": "tracking",
+    "packing": "training.group_by_length",
+    "packing_strategy": "training.group_by_length",
+    "eval_packing": "training.group_by_length",
+    "padding_free": "training.group_by_length",
+    "dataset_text_field": "data.columns",
+    "dataset_kwargs": "data",
+    "dataset_num_proc": "data",
+    "model_init_kwargs": "model",
+    "pad_token": "model.chat_template",
+    "eos_token": "model.chat_template",
+    "remove_unused_columns": "data",
+    "push_to_hub": "output_dir",
 }
+
+
+def learned_tokens(config: MethodConfig) -> str:
+    """Which tokens of a conversation are learned."""
+    assert isinstance(config, Config)
+    return config.learn
+
+
+def check(config: MethodConfig, sources: dict[str, str], data: PreparedData) -> list[Fault]:
+    """What these settings cannot mean for these rows."""
+    if data.shape == "text" and "method.learn" in sources:
+        what = "has no effect on plain text, which is learned whole"
+        return [Fault("method.learn", what, "leave it out, or give rows with messages")]
+    return []
+
+
+def build_args(plan: RunPlan) -> Any:
+    """TRL's arguments for this plan."""
+    from trl import SFTConfig
+
+    from finetune.methods.arguments import shared_arguments
+
+    return SFTConfig(
+        **{
+            **shared_arguments(plan),
+            # The rows come tokenised and masked, so TRL neither tokenises, truncates nor packs them.
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+            "max_length": None,
+            **plan.config.method.trl,
+        }
+    )
+
+
+def build_trainer(
+    arguments: Any, model: Any, tokenizer: Any, train_rows: Any, held_out_rows: Any, callbacks: list[Any]
+) -> Any:
+    """TRL's trainer over rows in the order in which they are trained."""
+    from trl import SFTTrainer
+
+    return SFTTrainer(
+        model=model,
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=train_rows,
+        eval_dataset=held_out_rows,
+        callbacks=callbacks,
+    )

@@ -1,0 +1,361 @@
+"""What happens at each step besides learning: metrics.jsonl, progress, sealed checkpoints, guards and stops."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from finetune import artefact, checkpoint
+from finetune.compose import identity
+from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly
+from finetune.log import rank
+from finetune.plan import RunPlan
+from finetune.plan_checks import seconds
+from finetune.rundir import CHECKPOINTS
+
+METRICS = "metrics.jsonl"
+# A rank that has not reached the end of its step this long after it was told to stop is ended by the system.
+GRACE_SECONDS = 20
+KEPT_METRICS = ("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy", "entropy")
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The callbacks of a run, and the one that knows why it stopped early."""
+
+    callbacks: list[TrainerCallback]
+    stops: Stops
+
+
+def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int) -> Watch:
+    """Every callback of a run; only the main process writes."""
+    stops = Stops(seconds(plan.config.training.max_time) if plan.config.training.max_time else None)
+    callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), Cadence()]
+    if plan.config.training.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(plan.config.training.early_stopping))
+    callbacks.append(stops)
+    if rank() == 0:
+        progress = Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
+        callbacks += [Metrics(plan, token_counts, resume_step, progress), Checkpoints(plan)]
+    return Watch(callbacks, stops)
+
+
+class Cadence(TrainerCallback):  # type: ignore[misc]
+    """Log, save and evaluate as this run's settings say, and close the logging window at each checkpoint.
+
+    A resumed Trainer goes on with the cadence that the checkpoint was saved with; and a run that resumes inside a
+    logging window would log another mean than the run that was never interrupted.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.compute_steps(args, state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if control.should_save or control.should_training_stop:
+            control.should_log = True
+        return control
+
+
+class NumberGuard(TrainerCallback):  # type: ignore[misc]
+    """Stop at the first loss or gradient that is not a number."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        for name in ("loss", "grad_norm", "eval_loss"):
+            value = logs.get(name, 0.0)
+            if not math.isfinite(value):
+                since = f"after step {state.global_step - args.logging_steps:.0f}"
+                mend = "lower training.learning_rate, or look at the rows; the last checkpoint is kept"
+                raise RunFailed(f"{name} became {value} {since}, by step {state.global_step}; {mend}")
+
+
+class LearningGuard(TrainerCallback):  # type: ignore[misc]
+    """Fail a run that does not begin at the step it was to continue from, or whose first steps change nothing."""
+
+    def __init__(self, resume_step: int) -> None:
+        self.resume_step = resume_step
+        self.before: dict[str, str] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
+    ) -> None:
+        if state.global_step != self.resume_step:
+            what = f"the trainer began at step {state.global_step} instead of {self.resume_step}"
+            raise RunFailed(f"resume: {what}")
+        self.before = artefact.snapshot(model)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
+    ) -> None:
+        # The schedule starts at zero, so the first step may be idle by design; by the second something has moved.
+        if self.before and (
+            state.global_step == self.resume_step + 2 or state.global_step == state.max_steps
+        ):
+            artefact.changed_since(self.before, model)
+            self.before = {}
+
+
+class Metrics(TrainerCallback):  # type: ignore[misc]
+    """Write metrics.jsonl, a row a logged step, and show progress.
+
+    Tokens are counted from the order of the rows, so the counts are those of the whole run, resumed or not.
+    """
+
+    def __init__(
+        self, plan: RunPlan, token_counts: np.ndarray, resume_step: int, progress: Bar | Lines
+    ) -> None:
+        self.path = Path(plan.run_dir) / METRICS
+        self.plan, self.progress = plan, progress
+        self.tokens = np.cumsum(token_counts)
+        self.resume_step = resume_step
+        self.last_step, self.last_time, self.idle = resume_step, 0.0, 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        forget_after(self.path, self.resume_step)
+        self.last_time = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.progress.step(state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        row: dict[str, Any] = {"step": state.global_step}
+        row.update({key: logs[key] for key in KEPT_METRICS if key in logs})
+        row["tokens"] = self._tokens(state.global_step)
+        row["epoch"] = round(self.plan.batch.epochs * state.global_step / self.plan.batch.steps, 4)
+        now = time.monotonic()
+        if "loss" in logs:
+            trained = row["tokens"] - self._tokens(self.last_step)
+            row["tokens_per_second"] = round(trained / max(now - self.last_time, 1e-9), 1)
+            self.last_step = state.global_step
+        elif "eval_loss" not in logs:
+            return
+        self.last_time = now
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.progress.log(row, state.max_steps)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.progress.close()
+
+    def _tokens(self, step: int) -> int:
+        return int(self.tokens[step * self.plan.batch.effective - 1]) if step else 0
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the rows of metrics.jsonl later than the step that a run continues from, and a last line cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+class Lines:
+    """Progress as plain lines, where there is no terminal."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self.started, self.first = time.monotonic(), 0
+
+    def step(self, step: int, steps: int) -> None:
+        """One more step is done."""
+        self.first = self.first or step
+
+    def log(self, row: dict[str, Any], steps: int) -> None:
+        """Metrics were logged."""
+        print(f"step {row['step']}/{steps}  {_readable(row)}", file=self.out, flush=True)
+
+    def close(self) -> None:
+        """Nothing more will be shown."""
+
+
+class Bar(Lines):
+    """Progress as one line that is drawn over and over."""
+
+    latest = ""
+
+    def step(self, step: int, steps: int) -> None:
+        super().step(step, steps)
+        done, elapsed = step - self.first + 1, time.monotonic() - self.started
+        left = _clock(elapsed / done * (steps - step))
+        columns = shutil.get_terminal_size().columns
+        filled = int(20 * step / steps)
+        line = f"{'█' * filled}{'░' * (20 - filled)} {step}/{steps}  {self.latest}  {left} left"
+        print(f"\r\x1b[2K{line[: columns - 1]}", end="", file=self.out, flush=True)
+
+    def log(self, row: dict[str, Any], steps: int) -> None:
+        if "eval_loss" in row:
+            print("\r\x1b[2K", end="", file=self.out)
+            super().log(row, steps)
+        else:
+            self.latest = _readable(row)
+
+    def close(self) -> None:
+        print("\r\x1b[2K", end="", file=self.out, flush=True)
+
+
+def _readable(row: dict[str, Any]) -> str:
+    if "eval_loss" in row:
+        return f"held-out loss {row['eval_loss']:.4f}"
+    rate = f"learning rate {row['learning_rate']:.2e}"
+    return f"loss {row['loss']:.4f}  {rate}  {row['tokens_per_second']:,.0f} tokens/s"
+
+
+def _clock(span: float) -> str:
+    minutes, rest = divmod(int(span), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Checkpoints(TrainerCallback):  # type: ignore[misc]
+    """Seal each checkpoint with its manifest, then delete the superseded ones."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        run_dir = Path(self.plan.run_dir)
+        folder = run_dir / CHECKPOINTS / f"checkpoint-{state.global_step}"
+        facts = {
+            "step": state.global_step,
+            "config": identity(self.plan.config),
+            "data": self.plan.data.fingerprint,
+            "processes": self.plan.batch.processes,
+            "versions": self.plan.machine.versions,
+        }
+        checkpoint.seal(folder, facts)
+        best = state.best_model_checkpoint
+        checkpoint.retain(run_dir, state.global_step, self.plan.config.training.keep_checkpoints, best)
+
+
+class Stops(TrainerCallback):  # type: ignore[misc]
+    """Stop at the end of a step, with a checkpoint, when time is up or a signal asks for it.
+
+    The first signal lets the step finish and saves; a second one stops at once.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.started = time.monotonic()
+        self.signal: int | None = None
+        self.out_of_time = False
+        self.finished = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over SIGINT and SIGTERM while training."""
+        previous = {
+            number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # A rank may be stuck waiting for one that has died; the system then ends it.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(GRACE_SECONDS)
+        elif rank() == 0:
+            print("\nfinishing the step and saving; once more stops at once", file=sys.stderr)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        self.out_of_time = self.limit is not None and time.monotonic() - self.started > self.limit
+        self.signal, self.out_of_time = agree(self.signal, self.out_of_time, args)
+        self.finished = state.global_step >= state.max_steps
+        if (self.signal is not None or self.out_of_time) and not self.finished:
+            control.should_save = control.should_training_stop = control.should_log = True
+        return control
+
+    def reason(self, step: int, command: str) -> FinetuneError | None:
+        """Why the run has to be continued, or None when it is done."""
+        if self.finished:
+            return None
+        if self.signal is not None:
+            text = f"stopped at step {step}, saved; continue with:\n  {command}"
+            return Interrupted(text, 128 + self.signal)
+        if self.out_of_time:
+            return StoppedEarly(
+                f"training.max_time is over at step {step}, saved; continue with:\n  {command}"
+            )
+        return None
+
+
+def agree(number: int | None, out_of_time: bool, args: TrainingArguments) -> tuple[int | None, bool]:
+    """Let every rank know what any rank was told, so that all stop at the same step."""
+    if args.world_size == 1:
+        return number, out_of_time
+    told = torch.tensor([number or 0, int(out_of_time)], device=args.device)
+    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+    number, late = told.tolist()
+    return number or None, bool(late)
+
+
+def mean_loss(path: Path) -> float:
+    """The mean training loss over all steps of a run, from its metrics."""
+    total, last = 0.0, 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if "loss" in row:
+            total += row["loss"] * (row["step"] - last)
+            last = row["step"]
+    return total / last if last else math.nan

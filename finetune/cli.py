@@ -1,0 +1,271 @@
+"""The command line: verbs → functions, imported when they are called. No logic.
+
+finetune <verb> [argument …] [key=value …] [--flags]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune import __version__, log
+from finetune.errors import FinetuneError, UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line."""
+
+    verb: str
+    arguments: tuple[str, ...]  # overrides, and the verb's own arguments
+    recipe: str | None
+    json: bool
+    debug: bool
+    compose_only: bool  # --cfg job
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb is called, takes and does."""
+
+    run: Callable[[Command], int]
+    usage: str
+    summary: str
+    flags: tuple[str, ...]
+    settings: bool = False  # whether it takes the settings of a run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except FinetuneError as error:
+        return _say(error, debug)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `finetune … | head`; nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # the outermost edge: whatever arrives here is a bug of ours
+        return _say_bug(debug)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"finetune {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in VERBS:
+        raise UserError.at(
+            name, "no such command", did_you_mean(name, VERBS) or f"known are {', '.join(VERBS)}"
+        )
+    if "--help" in rest or "-h" in rest:
+        print(_help(name))
+        return 0
+    command = _parse(name, rest)
+    log.set_up(command.debug)
+    return VERBS[name].run(command)
+
+
+# The verbs
+
+
+def _train(command: Command) -> int:
+    from finetune.compose import compose
+
+    composed = compose(command.arguments, command.recipe)
+    if command.compose_only:
+        return _print(composed.yaml.rstrip())
+    from finetune.launch import launch
+    from finetune.plan import plan_run
+    from finetune.plan_text import describe, describe_outcome
+
+    plan = plan_run(composed)
+    print(describe(plan), file=sys.stderr if command.json else sys.stdout, flush=True)
+    outcome = launch(plan, composed)
+    return _print(json.dumps(outcome) if command.json else describe_outcome(outcome))
+
+
+def _plan(command: Command) -> int:
+    from finetune.compose import compose
+
+    composed = compose(command.arguments, command.recipe)
+    if command.compose_only:
+        return _print(composed.yaml.rstrip())
+    from finetune.plan import as_json, plan_run
+    from finetune.plan_text import describe
+
+    plan = plan_run(composed)
+    return _print(json.dumps(as_json(plan)) if command.json else describe(plan))
+
+
+def _evaluate(command: Command) -> int:
+    if not command.arguments or "=" in command.arguments[0]:
+        raise UserError.at("evaluate", "nothing to evaluate is given", "name a run, such as runs/my-run")
+    from finetune import evaluate
+
+    return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
+
+
+def _demo(command: Command) -> int:
+    if command.arguments:
+        raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
+    from finetune import demo
+
+    return demo.command(json_output=command.json)
+
+
+FLAGS = {
+    "--recipe NAME": "start from a recipe: a name, or the path of a recipe's file or folder",
+    "--cfg job": "print the composed configuration and stop",
+    "--json": "print one JSON object on stdout and nothing else there",
+    "--debug": "say more, and add the traceback to an error",
+    "--help": "this text",
+}
+EVERY = ("--json", "--debug", "--help")
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(_demo, "[--flags]", "the whole story on the embedded model, offline, about a minute", EVERY),
+    "train": Verb(
+        _train,
+        "[key=value …] [--flags]",
+        "train; continue if it was interrupted",
+        tuple(FLAGS),
+        settings=True,
+    ),
+    "plan": Verb(
+        _plan,
+        "[key=value …] [--flags]",
+        "all that `train` would do, without doing it",
+        tuple(FLAGS),
+        settings=True,
+    ),
+    "evaluate": Verb(
+        _evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY
+    ),
+}
+
+
+# Parsing
+
+
+def _parse(verb: str, arguments: list[str]) -> Command:
+    """Flags from everything else; a flag that the verb has not is an error."""
+    allowed = {flag.partition(" ")[0]: " " in flag for flag in VERBS[verb].flags}
+    given: dict[str, str] = {}
+    others: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        flag, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            others.append(argument)
+        elif argument in ("-m", "--multirun"):
+            raise UserError.at(argument, "sweeps are not supported", "run one command for each value")
+        elif flag not in allowed:
+            raise UserError.at(argument, f"`finetune {verb}` has no such flag", _nearest_flag(flag, allowed))
+        elif allowed[flag] and flag in given:
+            raise UserError.at(flag, "is given twice", "keep one of them")
+        elif allowed[flag] and not equals:
+            if not waiting:
+                raise UserError.at(flag, "needs a value", f"write {_shown_flag(verb, flag)}")
+            given[flag] = waiting.pop(0)
+        elif equals and not allowed[flag]:
+            raise UserError.at(argument, f"{flag} takes no value", f"write {flag}")
+        else:
+            given[flag] = value
+    if given.get("--cfg", "job") != "job":
+        raise UserError.at(
+            f"--cfg {given['--cfg']}", "there is only one configuration to print", "write --cfg job"
+        )
+    return Command(
+        verb, tuple(others), given.get("--recipe"), "--json" in given, "--debug" in given, "--cfg" in given
+    )
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """The overrides and the recipe among the arguments of `train`."""
+    command = _parse("train", list(arguments))
+    return list(command.arguments), command.recipe
+
+
+def _nearest_flag(flag: str, allowed: dict[str, bool]) -> str:
+    return did_you_mean(flag, allowed) or f"known are {', '.join(allowed)}"
+
+
+def _shown_flag(verb: str, flag: str) -> str:
+    return next(shown for shown in VERBS[verb].flags if shown.startswith(flag))
+
+
+# Help and messages
+
+
+def _overview() -> str:
+    lines = ["usage: finetune <command> [argument …] [key=value …] [--flags]", "", "commands:"]
+    lines += [f"  {name:<10} {verb.summary}" for name, verb in VERBS.items()]
+    lines += ["", "start with:", "  finetune demo", "  finetune train model=tiny data.train=my.jsonl"]
+    return "\n".join([*lines, "", "`finetune <command> --help` says more about each."])
+
+
+def _help(name: str) -> str:
+    verb = VERBS[name]
+    lines = [
+        f"usage: finetune {name} {verb.usage}",
+        "",
+        f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+        "",
+        "flags:",
+    ]
+    lines += [f"  {flag:<14} {FLAGS[flag]}" for flag in verb.flags]
+    if verb.settings:
+        from finetune.reference import settings_in_brief
+
+        lines += ["", *settings_in_brief()]
+    return "\n".join(lines)
+
+
+def _print(text: str) -> int:
+    print(text)
+    return 0
+
+
+def _say(error: FinetuneError, debug: bool) -> int:
+    lines = (
+        error.lines() if isinstance(error, UserError) else [f"error: {str(error).removeprefix('error: ')}"]
+    )
+    if debug:
+        traceback.print_exc()
+    print("\n".join(lines), file=sys.stderr)
+    return error.exit_code
+
+
+def _say_bug(debug: bool) -> int:
+    kind, value, _ = sys.exc_info()
+    said = f"{kind.__name__ if kind else 'error'}: {value}".splitlines()[0][:200]
+    if debug:
+        traceback.print_exc()
+    print(f"error: {said}; this is a bug of ours, please report it with {_saved_trace()}", file=sys.stderr)
+    return 1
+
+
+def _saved_trace() -> Path:
+    """The file that holds the trace, private to the user."""
+    descriptor, path = tempfile.mkstemp(prefix="finetune-error-", suffix=".txt")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    return Path(path)

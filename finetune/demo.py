@@ -1,0 +1,86 @@
+"""`finetune demo`: the whole story on the embedded model, through the same functions as the verbs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import UserError
+
+RECIPE, NAME = "support-json", "demo"
+Say = Callable[[str], None]
+
+
+def command(json_output: bool) -> int:
+    """Train the recipe's run, compare it with its baselines, and say what to try next."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if json_output else sys.stdout, flush=True)
+
+    began = time.monotonic()
+    say(f"Support messages become strict JSON: `finetune train --recipe {RECIPE} name={NAME}`\n")
+    outcome = train(say)
+    result = compare(Path(outcome["run_dir"]), outcome, say)
+    seconds = round(time.monotonic() - began, 1)
+    if json_output:
+        print(json.dumps({"outcome": outcome, "evaluation": result, "seconds": seconds}, ensure_ascii=False))
+        return 0
+    from finetune.evaluate.table import answer_table
+
+    say(f"\n{answer_table(result)}\n")
+    say(next_commands(outcome["run_dir"], seconds))
+    return 0
+
+
+def train(say: Say) -> dict[str, Any]:
+    """What `finetune train --recipe support-json name=demo` does."""
+    from finetune.compose import compose
+    from finetune.launch import launch
+    from finetune.plan import plan_run
+    from finetune.plan_text import describe, describe_outcome
+    from finetune.rundir import check_same_run
+
+    composed = compose([f"name={NAME}"], RECIPE)
+    plan = plan_run(composed)
+    run_dir = Path(plan.run_dir)
+    try:
+        check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps)
+    except UserError:
+        mend = f"remove that folder, or move it away, and run `finetune {NAME}` again"
+        raise UserError.at(str(run_dir), "holds a run other than this demo's", mend) from None
+    say(f"{describe(plan)}\n")
+    outcome = launch(plan, composed)
+    say(describe_outcome(outcome))
+    return outcome
+
+
+def compare(run_dir: Path, outcome: dict[str, Any], say: Say) -> dict[str, Any]:
+    """What `finetune evaluate runs/demo` does; an evaluation of this very result is not made again."""
+    from finetune.evaluate.run import evaluate_run, stored_evaluation
+    from finetune.plan import load_plan
+
+    settings = load_plan(run_dir).config.evaluate
+    stored = stored_evaluation(run_dir, settings)
+    if outcome["status"] == "already_finished" and stored is not None:
+        say(f"\nevaluated already; `finetune evaluate {run_dir}` does it again")
+        return stored
+    say("\nanswering rows that it has not seen, with the base, with examples in the prompt, and tuned …")
+    return evaluate_run(run_dir, settings)
+
+
+def next_commands(run_dir: str, seconds: float) -> str:
+    """What to type next."""
+    commands = [
+        (f"{run_dir}/report.html", "the whole run on one page, with the answers side by side"),
+        ("finetune train model=tiny data.train=my.jsonl", "the same on your own file"),
+        ("finetune plan data.train=my.jsonl model.name=Qwen/Qwen3-0.6B", "what a real base would need"),
+        ("finetune train data.train=my.jsonl model.name=Qwen/Qwen3-0.6B", "and train it"),
+        ("finetune evaluate runs/RUN", "does it beat a prompted base on rows held out?"),
+    ]
+    width = max(len(text) for text, _ in commands)
+    lines = [f"  {text:<{width}}  {why}" for text, why in commands]
+    return "\n".join([f"Done in {seconds:.0f} s. Next:", *lines])

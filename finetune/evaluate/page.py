@@ -1,0 +1,188 @@
+"""The report as one HTML page: everything inline, no script, readable in light and in dark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from finetune.evaluate import plots, table
+from finetune.evaluate.contents import Contents, facts, passed, settings, tiles
+
+SHOWN_ANSWERS = 8
+LONGEST_TEXT = 600  # characters of a prompt or an answer
+LONGEST_PREVIEW = 6000
+
+STYLE = Path(__file__).with_name("page.css")
+
+
+def page(contents: Contents) -> str:
+    """The whole page."""
+    sections = [
+        _comparison(contents),
+        _training(contents),
+        _answers(contents),
+        _learned(contents),
+        _plan(contents),
+    ]
+    name = escape(contents.name)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{name} · finetune</title><style>{STYLE.read_text(encoding='utf-8')}</style></head>\n"
+        "<body><main>"
+        f'<header><h1>{name}</h1><p class="soft">{escape(contents.subtitle)}</p></header>\n'
+        + "\n".join(section for section in sections if section)
+        + f"\n<footer>{escape(contents.origin)}</footer></main></body></html>\n"
+    )
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>" if any(parts) else ""
+
+
+def _comparison(contents: Contents) -> str:
+    result = contents.evaluation
+    if result is None:
+        return ""
+    verdict = str(result["verdict"])
+    rest = table.verdict_line(result).removeprefix(f"{verdict}: ")
+    said = f'<p><span class="verdict {escape(verdict)}">{escape(verdict)}</span>{escape(rest)}</p>'
+    heads, *rows = table.cells(result)
+    return _section("Did it help?", said, _score_plot(result), _grid(heads, rows, "numbers"))
+
+
+def _score_plot(result: Mapping[str, Any]) -> str:
+    metric = str(result["metric"])
+    values = [
+        plots.Bar(
+            table.rung_name(rung),
+            "one" if rung["name"] == "tuned" else "three",
+            rung["score"],
+            rung["interval"][0],
+            rung["interval"][1],
+            table.shown_score(metric, rung["score"]),
+        )
+        for rung in result["rungs"]
+    ]
+    top = max(one.high for one in values) * 1.05 if metric == "nll" else 1.0
+    return plots.bars(f"{table.METRICS.get(metric, metric)} on held-out rows, by rung", values, top)
+
+
+def _training(contents: Contents) -> str:
+    steps = [row for row in contents.metrics if "loss" in row]
+    evaluations = [row for row in contents.metrics if "eval_loss" in row]
+    loss = plots.curves(
+        "Loss over the steps of training",
+        [
+            plots.Line("train", "one", _points(steps, "loss")),
+            plots.Line("held out", "two", _points(evaluations, "eval_loss"), marked=True),
+        ],
+        x_name="step",
+    )
+    rate = plots.curves(
+        "Learning rate over the steps of training",
+        [plots.Line("rate", "one", _points(steps, "learning_rate"))],
+        x_name="step",
+        height=150,
+    )
+    boxes = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+        for name, value in tiles(contents)
+    )
+    shown = f'<div class="tiles">{boxes}</div>' if boxes else ""
+    named = f'<p class="soft">Loss</p>{loss}' if loss else ""
+    return _section("Training", shown, named, f'<p class="soft">Learning rate</p>{rate}' if rate else "")
+
+
+def _answers(contents: Contents) -> str:
+    if not contents.answers or contents.evaluation is None:
+        return ""
+    metric = str(contents.evaluation["metric"])
+    names = {rung["name"]: table.rung_name(rung) for rung in contents.evaluation["rungs"]}
+    cards = [_answer(row, names, metric) for row in telling(contents.answers, metric)]
+    said = f"{len(cards)} of {len(contents.answers)} held-out rows, first those that tuning changed;"
+    return _section("Answers side by side", f'<p class="soft">{said} all are in answers.jsonl.</p>', *cards)
+
+
+def telling(answers: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
+    """A few rows that show most: where tuning lost, where it won, then the others, in turn."""
+
+    def gain(row: Mapping[str, Any]) -> float:
+        scores = {name: given["scores"][metric] for name, given in row["answers"].items()}
+        return float(scores["tuned"] - max(score for name, score in scores.items() if name != "tuned"))
+
+    lost = [row for row in answers if gain(row) < 0]
+    won = [row for row in answers if gain(row) > 0]
+    even = [row for row in answers if gain(row) == 0]
+    # losses are shown too, so that the page cannot flatter
+    first = [*lost[: SHOWN_ANSWERS // 4], *won[: SHOWN_ANSWERS // 2]]
+    return [*first, *even, *won[SHOWN_ANSWERS // 2 :], *lost[SHOWN_ANSWERS // 4 :]][:SHOWN_ANSWERS]
+
+
+def _answer(row: Mapping[str, Any], names: Mapping[str, str], metric: str) -> str:
+    parts = [f"<dt>should say</dt><dd><pre>{_cut(row['reference'])}</pre></dd>"]
+    for name, given in row["answers"].items():
+        score = given["scores"][metric]
+        mark = "yes" if score == 1 else "no"
+        sign = "✓" if score == 1 else "✗" if score == 0 else f"{score:.2f}"
+        label = f'<span class="mark {mark}" title="{escape(metric)} {score:g}">{sign}</span>'
+        parts.append(
+            f"<dt>{escape(names.get(name, name))} {label}</dt><dd><pre>{_cut(given['text'])}</pre></dd>"
+        )
+    return f'<div class="answer"><pre>{_cut(row["prompt"])}</pre><dl>{"".join(parts)}</dl></div>'
+
+
+def _cut(text: str) -> str:
+    return escape(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …")
+
+
+def _learned(contents: Contents) -> str:
+    if not contents.preview:
+        return ""
+    text = contents.preview
+    shown = text if len(text) <= LONGEST_PREVIEW else f"{text[:LONGEST_PREVIEW]}\n…"
+    link = (
+        '<p class="soft">In colour: <a href="preview.html">preview.html</a></p>'
+        if contents.has_preview_page
+        else ""
+    )
+    return _section(
+        "What is learned",
+        link,
+        f"<details><summary>Rows as the model sees them</summary><pre>{escape(shown)}</pre></details>",
+    )
+
+
+def _plan(contents: Contents) -> str:
+    warnings = "".join(f"<p>⚠ {escape(warning)}</p>" for warning in contents.warnings)
+    parts = [warnings, _pairs(facts(contents))]
+    if given := settings(contents):
+        inner = _grid(["setting", "value", "where from"], given)
+        parts.append(f"<details><summary>Settings that are not plain defaults</summary>{inner}</details>")
+    if contents.config:
+        parts.append(f"<details><summary>config.yaml</summary><pre>{escape(contents.config)}</pre></details>")
+    if came := passed(contents):
+        parts.append(f"<details><summary>Lineage</summary>{_pairs(came)}</details>")
+    return _section("How it was made", *parts)
+
+
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str = "") -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table class="{style}">{inner}</table></div>'
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> str:
+    if not rows:
+        return ""
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows
+    )
+    return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[tuple[float, float], ...]:
+    return tuple((float(row["step"]), float(row[key])) for row in rows if row.get(key) is not None)

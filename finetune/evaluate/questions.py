@@ -1,0 +1,127 @@
+"""Held-out rows as questions: what is asked, what should be answered, which rows are shown as examples."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from finetune.data.rows import Chat, Message, Row, to_json
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.data.encode import Encoder
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How a model is spoken to: its tokenizer, and the encoder that training used."""
+
+    tokenizer: Any
+    encoder: Encoder  # of `learn="last"`: the last answer alone is supervised
+    context: int | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row, cut before its last answer."""
+
+    row: Chat
+    prompt: tuple[int, ...]
+    reference: str
+    reference_ids: tuple[int, ...]  # as they are supervised, with the token that ends the turn
+
+    @property
+    def earlier(self) -> tuple[Message, ...]:
+        """The messages before the answer."""
+        return self.row.messages[:-1]
+
+
+def ask(row: Chat, speech: Speech) -> Question:
+    """The question that a row asks."""
+    _, labels = tokens_of(row, speech)
+    expected = [label for label in labels if label >= 0]
+    prompt = speech.encoder.prompt_ids(row.messages[:-1], row.tools, row.plain)
+    answer = row.messages[-1]
+    reference = str(answer["content"])
+    if answer.get("tool_calls"):
+        # only the template knows how a call is written
+        reference = decoded(expected, speech)[0]
+    return Question(row, tuple(prompt), reference, tuple(expected))
+
+
+def tokens_of(row: Row, speech: Speech) -> tuple[list[int], list[int]]:
+    """Ids and labels of a row as training has them."""
+    from finetune.data.encode import Refused
+
+    (encoded,) = speech.encoder.encode([row])
+    if isinstance(encoded, Refused):
+        raise UserError.at("held-out row", encoded.what, encoded.mend)
+    return encoded.input_ids, encoded.labels
+
+
+def decoded(ids: Sequence[int], speech: Speech) -> tuple[str, int]:
+    """The text before the first stop token, and how many tokens it has."""
+    stops = speech.encoder.stop_ids
+    end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
+    return str(speech.tokenizer.decode(ids[:end], skip_special_tokens=True)), end
+
+
+def with_examples(
+    question: Question, examples: Sequence[Question], speech: Speech, room: int
+) -> tuple[list[int], int]:
+    """The prompt with as many examples before it as the context holds, and how many those are."""
+    row = question.row
+    joined = row.plain and not speech.tokenizer.chat_template
+    for count in range(len(examples), 0, -1):
+        messages = _shown(question, examples[:count], "\n\n" if joined else "")
+        ids = speech.encoder.prompt_ids(messages, row.tools, row.plain)
+        if speech.context is None or len(ids) + room <= speech.context:
+            return ids, count
+    return list(question.prompt), 0
+
+
+def choose_rows(rows: Iterable[Row], total: int, most: int, seed: int) -> list[Row]:
+    """At most so many of all rows, drawn by seed (a file may be sorted), in their own order."""
+    chosen = set(random.Random(seed).sample(range(total), min(most, total)))
+    return [row for index, row in enumerate(rows) if index in chosen]
+
+
+def choose_examples(
+    training: Sequence[Chat], held_out: Sequence[Chat], count: int, seed: int
+) -> tuple[int, ...]:
+    """Which training rows are shown: drawn by seed, never one that asks what a held-out row asks."""
+    taken = {_asked(row) for row in held_out}
+    chosen: list[int] = []
+    for index in random.Random(seed).sample(range(len(training)), len(training)):
+        if len(chosen) == count:
+            break
+        if _asked(training[index]) not in taken:
+            chosen.append(index)
+            taken.add(_asked(training[index]))
+    return tuple(chosen)
+
+
+def fingerprint(rows: Sequence[Row]) -> str:
+    """Changes when any row does."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(to_json(row).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _asked(row: Chat) -> str:
+    return to_json(replace(row, messages=row.messages[:-1]))
+
+
+def _shown(question: Question, examples: Sequence[Question], between: str) -> list[Message]:
+    """The examples as earlier turns, under the row's own system message."""
+    system = [message for message in question.earlier[:1] if message["role"] == "system"]
+    turns = list(system)
+    for example in examples:
+        answer = example.row.messages[-1]
+        turns += [message for message in example.earlier if message["role"] != "system"]
+        turns.append({**answer, "content": answer["content"] + between})
+    return [*turns, *question.earlier[len(system) :]]

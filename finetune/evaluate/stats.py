@@ -1,0 +1,179 @@
+"""Intervals, paired tests and the verdict. Everything is seeded: the same scores give the same numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+Interval = tuple[float, float]
+
+LEVEL = 0.05  # of the two-sided tests; intervals cover 1 - LEVEL
+RESAMPLES = 10_000
+POWER = 0.8  # chance of seeing a difference as large as `Comparison.detectable`
+COARSE = 0.1  # a comparison that can only see larger differences than this is called underpowered
+_Z = 1.959963984540054  # the normal quantile of 0.975
+_Z_POWER = 0.8416212335729143  # the normal quantile of POWER
+_CELLS = 4_000_000  # numbers held at once while resampling
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean difference `first - second` over the same rows."""
+
+    difference: float
+    interval: Interval
+    p: float  # of there being no difference
+    rows: int
+    detectable: float  # smallest true difference that so many rows of this kind show four times in five
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """The 95 % score interval of a share."""
+    share, spread = successes / n, _Z * _Z / n
+    centre = (share + spread / 2) / (1 + spread)
+    margin = _Z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    # at the ends the formula gives 0 and 1 but for rounding
+    return 0.0 if successes == 0 else centre - margin, 1.0 if successes == n else centre + margin
+
+
+def mean_interval(scores: Sequence[float], seed: int) -> Interval:
+    """The 95 % interval of a mean: Wilson's for 0/1 scores, by bootstrap for others."""
+    if _binary(scores):
+        return wilson(round(sum(scores)), len(scores))
+    import numpy as np
+
+    values = np.asarray(scores, dtype=np.float64)
+    return _bootstrap(values, np.ones_like(values), seed)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """The exact two-sided p of pairs that differ this often in one direction and that often in the other."""
+    n = only_first + only_second
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return float(min(1.0, 2 * tail / 2**n))
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], *, seed: int, clusters: Sequence[object] | None = None
+) -> Comparison:
+    """Compare two lists of scores of the same rows; rows of one cluster stay together."""
+    import numpy as np
+
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(
+            f"{len(first)} and {len(second)} scores: two lists of the same rows, at least 2, are needed"
+        )
+    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    sums, sizes = _clustered(gaps, clusters)
+    if clusters is None and _binary(first) and _binary(second):
+        p = mcnemar_exact(int((gaps > 0).sum()), int((gaps < 0).sum()))
+    else:
+        p = _sign_flip(sums, seed)
+    if bool((gaps == gaps[0]).all()):
+        interval = _uniform(float(gaps[0]), len(sums))
+    else:
+        interval = _bootstrap(sums, sizes, seed)
+    return Comparison(float(gaps.mean()), interval, p, len(gaps), _detectable(sums, sizes))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The p-values, corrected for having made several comparisons."""
+    adjusted, worst = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def verdict(comparison: Comparison, p: float, *, lower_is_better: bool = False) -> str:
+    """better, worse or inconclusive: the interval must leave out 0, and the corrected p be small."""
+    low, high = comparison.interval
+    if p >= LEVEL or low <= 0 <= high:
+        return "inconclusive"
+    return "better" if (low > 0) != lower_is_better else "worse"
+
+
+def underpowered(comparison: Comparison) -> bool:
+    """Whether the rows are too few to see even a large difference."""
+    return comparison.detectable > COARSE
+
+
+def _binary(scores: Sequence[float]) -> bool:
+    return all(score in (0.0, 1.0) for score in scores)
+
+
+def _clustered(gaps: Floats, clusters: Sequence[object] | None) -> tuple[Floats, Floats]:
+    """The sum and the size of each cluster; without clusters every row is its own."""
+    import numpy as np
+
+    if clusters is None:
+        return gaps, np.ones_like(gaps)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    owner = np.array([numbers[name] for name in clusters])
+    return np.bincount(owner, weights=gaps).astype(np.float64), np.bincount(owner).astype(np.float64)
+
+
+def _bootstrap(sums: Floats, sizes: Floats, seed: int) -> Interval:
+    """The percentile interval of the mean, from resampled clusters."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    means = []
+    for count in _chunks(len(sums)):
+        drawn = rng.integers(0, len(sums), size=(count, len(sums)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def _uniform(gap: float, n: int) -> Interval:
+    """The interval when every row differs by the same: resampling sees no spread, yet unseen rows may differ.
+
+    At most Wilson's share of them does, and by no less than -1 and no more than 1.
+    """
+    other = wilson(0, n)[1]
+    return gap - other * (1 + gap), gap + other * (1 - gap)
+
+
+def _sign_flip(sums: Floats, seed: int) -> float:
+    """The two-sided p of the permutation test that swaps the two scores of a row, or of a whole cluster."""
+    import numpy as np
+
+    moved = sums[sums != 0]
+    if len(moved) == 0:
+        return 1.0
+    # rounding must not part sums that are equal
+    bar = abs(float(moved.sum())) * (1 - 1e-9)
+    if len(moved) <= math.log2(RESAMPLES):
+        patterns: Any = np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved)) & 1
+        return float((np.abs((1 - 2 * patterns) @ moved) >= bar).mean())
+    rng, beyond = np.random.default_rng(seed), 0
+    for count in _chunks(len(moved)):
+        signs = rng.integers(0, 2, size=(count, len(moved)), dtype=np.int8) * 2 - 1
+        beyond += int((np.abs(signs @ moved) >= bar).sum())
+    return (beyond + 1) / (RESAMPLES + 1)
+
+
+def _chunks(width: int) -> Iterator[int]:
+    """The resamples, in portions that fit into memory."""
+    portion, left = max(1, _CELLS // width), RESAMPLES
+    while left > 0:
+        yield min(portion, left)
+        left -= portion
+
+
+def _detectable(sums: Floats, sizes: Floats) -> float:
+    mean, n = sums.sum() / sizes.sum(), len(sums)
+    spread = float(((sums - mean * sizes) ** 2).sum()) / max(1, n - 1) / float(sizes.mean()) ** 2
+    # rows that all differ by the same still leave room for some that do not
+    return (_Z + _Z_POWER) * math.sqrt(max(spread, wilson(0, n)[1] ** 2) / n)

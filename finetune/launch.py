@@ -1,0 +1,272 @@
+"""From a plan to processes: in this one, or through `accelerate launch`; one run directory either way.
+
+The launching process checks, claims the directory, writes what the ranks need, and holds the lock until they are done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from finetune import checkpoint, lineage
+from finetune.compose import Composed, compose
+from finetune.errors import FinetuneError, Interrupted, RunFailed, UserError
+from finetune.launch_command import accelerate_config, rank_command
+from finetune.log import log
+from finetune.plan import PLAN_FILE, RunPlan, as_json, load_plan, plan_run
+from finetune.rundir import (
+    OUTCOME,
+    check_same_run,
+    claimed,
+    read_outcome,
+    write_json,
+    write_text,
+)
+
+# How long ranks started directly wait for the first one to check, plan and prepare.
+PREPARE_SECONDS = 3600
+ERRORS = "errors"
+
+
+def launch(plan: RunPlan, composed: Composed) -> dict[str, Any]:
+    """Carry out a plan; the result is what `train --json` prints."""
+    run_dir = Path(plan.run_dir)
+    check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps)
+    if done := already_finished(plan):
+        return done
+    plan = dataclasses.replace(plan, resume_from=where_to_continue(plan))
+    with claimed(run_dir):
+        plan = begin(plan, composed)
+        LAUNCHERS[plan.resolved.launcher](plan)
+        return finish(run_dir)
+
+
+def already_finished(plan: RunPlan) -> dict[str, Any] | None:
+    """The outcome of a run that has finished all the steps that are asked for."""
+    outcome = read_outcome(Path(plan.run_dir))
+    if outcome is None or plan.config.resume == "none" or outcome["planned_steps"] < plan.batch.steps:
+        return None
+    return {**outcome, "status": "already_finished"}
+
+
+def where_to_continue(plan: RunPlan) -> str | None:
+    """The checkpoint that the run continues from, if any; those that do not verify are named."""
+    found = checkpoint.choose(Path(plan.run_dir), plan.config.resume)
+    for fault in found.skipped:
+        log.warning(f"not continued from: {fault}")
+    return str(found.newest.path) if found.newest else None
+
+
+def begin(plan: RunPlan, composed: Composed) -> RunPlan:
+    """Write what a reader and the ranks need into the claimed directory; the plan as the ranks will load it."""
+    from finetune.data.preview import write_preview
+    from finetune.tokenizer import load_tokenizer
+
+    run_dir = Path(plan.run_dir)
+    (run_dir / OUTCOME).unlink(missing_ok=True)
+    checkpoint.sweep(run_dir, after=checkpoint.step_of(plan.resume_from))
+    for stale in (run_dir / ERRORS).glob("rank-*"):
+        stale.unlink()
+    tokenizer = load_tokenizer(
+        plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens)
+    )
+    write_text(run_dir / "config.yaml", composed.yaml)
+    lineage.begin(plan)
+    write_preview(run_dir, plan.data, tokenizer)
+    if plan.config.tuning.start == "merge":
+        from finetune.adapter import merge_base
+
+        plan = dataclasses.replace(plan, model=merge_base(plan.model, run_dir / "base", tokenizer))
+    write_json(run_dir / PLAN_FILE, as_json(plan))
+    return plan
+
+
+def finish(run_dir: Path) -> dict[str, Any]:
+    """Render the report, and give back what the ranks left."""
+    from finetune.evaluate.report import write_report
+
+    write_report(run_dir)
+    outcome = read_outcome(run_dir)
+    if outcome is None:
+        raise RunFailed(f"{run_dir}: the run ended without a result; its log is above")
+    return outcome
+
+
+def _inline(plan: RunPlan) -> None:
+    from finetune.train import train
+
+    if plan.machine.device == "cuda" and plan.machine.devices > 1:
+        # One process trains on one GPU; with several in sight Trainer would wrap the model in DataParallel.
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[0]
+    train(plan)
+
+
+def _accelerate(plan: RunPlan) -> None:
+    """Start the ranks, pass signals on to them, and report the first real failure."""
+    run_dir = Path(plan.run_dir)
+    write_text(run_dir / "accelerate.yaml", yaml.safe_dump(accelerate_config(plan), sort_keys=True))
+    threads = max(1, plan.machine.cores // plan.batch.processes)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    child = subprocess.Popen(rank_command(plan), env=environment, start_new_session=True)
+    received = _forward_signals(child)
+    code = child.wait()
+    if received:
+        raise Interrupted(f"stopped; continue with:\n  {plan.command}", 128 + received[0])
+    if code != 0:
+        raise first_failure(run_dir, plan.command)
+
+
+# A launcher carries out a plan whose directory is claimed; it returns when every rank is done.
+LAUNCHERS: dict[str, Callable[[RunPlan], None]] = {"inline": _inline, "accelerate": _accelerate}
+
+
+def _forward_signals(child: subprocess.Popen[bytes]) -> list[int]:
+    """Pass the first signal on to the ranks, which save and stop; a second one ends them at once."""
+    received: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if received:
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.send_signal(number)
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, forward)
+    return received
+
+
+def first_failure(run_dir: Path, command: str) -> FinetuneError:
+    """The error of the rank that failed first, which the other ranks' errors only follow from."""
+    records = [
+        json.loads(path.read_text(encoding="utf-8")) for path in (run_dir / ERRORS).glob("rank-*.json")
+    ]
+    if not records:
+        return RunFailed(f"a rank ended without a word (killed?); continue with:\n  {command}")
+    first = min(records, key=lambda record: float(record["time"]))
+    return RunFailed(f"rank {first['rank']}: {first['error']}; its trace is in {first['trace']}")
+
+
+def rank_main(arguments: Sequence[str]) -> int:
+    """What each process runs under `accelerate launch -m finetune.train`."""
+    rank = int(os.environ.get("RANK", "0"))
+    run_dir: Path | None = None
+    try:
+        if len(arguments) == 2 and arguments[0] == "--run-dir":
+            from finetune.train import train
+
+            run_dir = Path(arguments[1])
+            train(load_plan(run_dir))
+            return 0
+        return _direct(arguments, rank)
+    except FinetuneError as error:
+        _record(error, rank, run_dir)
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except Exception as error:  # the outermost edge of a rank
+        trace = _record(error, rank, run_dir)
+        print(
+            f"error: rank {rank}: {type(error).__name__}: {error}; its trace is in {trace}", file=sys.stderr
+        )
+        return 1
+
+
+def _record(error: Exception, rank: int, run_dir: Path | None) -> Path | None:
+    """Leave the error of a rank where the launching process looks for it."""
+    if run_dir is None:
+        return None
+    folder = run_dir / ERRORS
+    folder.mkdir(parents=True, exist_ok=True)
+    trace = folder / f"rank-{rank}.txt"
+    trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    text = str(error).removeprefix("error: ") if isinstance(error, FinetuneError) else repr(error)
+    record = {"rank": rank, "time": time.time(), "error": text, "trace": str(trace)}
+    write_json(folder / f"rank-{rank}.json", record)
+    return trace
+
+
+def _direct(arguments: Sequence[str], rank: int) -> int:
+    """A rank that was started by hand: the first one checks, plans and claims; the others wait for its word."""
+    from finetune.cli import split_arguments
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    overrides, recipe = split_arguments(arguments)
+    given = [item for item in overrides if item.startswith("launch.processes=")]
+    if given and given[-1] != f"launch.processes={world}":
+        what = f"{given[-1].partition('=')[2]} differs from the {world} processes that were started"
+        raise UserError.at("launch.processes", what, "leave it out under accelerate launch")
+    composed = compose([*overrides, *([] if given else [f"launch.processes={world}"])], recipe)
+    from finetune.rundir import run_directory
+
+    word = run_directory(composed.config) / f".ready-{_launch_token()}"
+    if rank != 0:
+        return _follow(word)
+    try:
+        return _lead(composed, word)
+    except FinetuneError as error:
+        if word.parent.is_dir():
+            write_json(word, {"failed": error.exit_code})
+        raise
+    finally:
+        if world == 1:
+            word.unlink(missing_ok=True)
+
+
+def _lead(composed: Composed, word: Path) -> int:
+    from finetune.train import train
+
+    plan = plan_run(composed)
+    run_dir = Path(plan.run_dir)
+    check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps)
+    if already_finished(plan):
+        log.info(f"{run_dir} has finished already")
+        write_json(word, {"failed": 0})
+        return 0
+    plan = dataclasses.replace(plan, resume_from=where_to_continue(plan))
+    with claimed(run_dir):
+        for stale in run_dir.glob(".ready-*"):
+            stale.unlink()
+        plan = begin(plan, composed)
+        write_json(word, {"run_dir": str(run_dir)})
+        train(plan)
+        finish(run_dir)
+    return 0
+
+
+def _follow(word: Path) -> int:
+    from finetune.train import train
+
+    deadline = time.monotonic() + PREPARE_SECONDS
+    parent = os.getppid()
+    while not word.exists():
+        if time.monotonic() > deadline or os.getppid() != parent:
+            raise RunFailed(f"the first rank gave no word in {PREPARE_SECONDS} s; its log is above")
+        time.sleep(0.2)
+    said = json.loads(word.read_text(encoding="utf-8"))
+    if "failed" in said:
+        return int(said["failed"])
+    train(load_plan(said["run_dir"]))
+    return 0
+
+
+def _launch_token() -> str:
+    """A name that the ranks of this very launch share, and no earlier launch had."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE")
+    parts = [os.environ.get(name, "") for name in names]
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
+        parts.append(str(os.getppid()))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,55 @@
+"""The arguments that every method gives to its TRL trainer in the same way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune.plan import RunPlan
+from finetune.rundir import CHECKPOINTS
+
+
+def shared_arguments(plan: RunPlan) -> dict[str, Any]:
+    """Transformers' training arguments of a plan."""
+    training, resolved, batch = plan.config.training, plan.resolved, plan.batch
+    best = resolved.keep_best != "none"
+    arguments: dict[str, Any] = {
+        "output_dir": f"{plan.run_dir}/{CHECKPOINTS}",
+        "seed": plan.config.seed,
+        "per_device_train_batch_size": batch.micro,
+        "per_device_eval_batch_size": batch.micro,
+        "gradient_accumulation_steps": batch.accumulation,
+        "max_steps": batch.steps,
+        "learning_rate": resolved.learning_rate,
+        "lr_scheduler_type": training.scheduler,
+        "warmup_steps": batch.warmup_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": resolved.optimizer,
+        "gradient_checkpointing": resolved.gradient_checkpointing,
+        "bf16": resolved.precision == "bf16",
+        "fp16": resolved.precision == "fp16",
+        "logging_steps": batch.log_every,
+        # A NaN must reach the guard instead of being logged as the mean of the steps before it.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": batch.save_every,
+        # Superseded checkpoints are deleted by our own callback, after the new one is sealed.
+        "save_total_limit": None,
+        "eval_strategy": "steps" if batch.eval_every else "no",
+        "eval_steps": batch.eval_every,
+        "load_best_model_at_end": best,
+        "metric_for_best_model": resolved.keep_best if best else None,
+        "greater_is_better": False if best else None,
+        # The rows are already in their final order: seeded, grouped by length, the same for any number of processes.
+        "train_sampling_strategy": "sequential",
+        "report_to": [] if plan.config.tracking.option == "none" else [plan.config.tracking.option],
+        "run_name": plan.run_dir.rsplit("/", 1)[-1],
+        "disable_tqdm": True,
+        # Without it, processes on a machine without a GPU train independent copies and say nothing.
+        "use_cpu": plan.machine.device == "cpu",
+        "dataloader_pin_memory": plan.machine.device == "cuda",
+        "remove_unused_columns": True,
+    }
+    if training.scheduler == "cosine_with_min_lr":
+        arguments["lr_scheduler_kwargs"] = {"min_lr_rate": 0.1}
+    return arguments

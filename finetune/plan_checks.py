@@ -1,0 +1,222 @@
+"""What settings, taken together and with the facts, cannot mean: every contradiction, each with its mend. Torch-free."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune import adapter
+from finetune.config import QloraTuning, RunConfig
+from finetune.data.prepare import PreparedData
+from finetune.errors import Fault
+from finetune.machine import Machine
+from finetune.memory import MemoryEstimate
+from finetune.methods import METHODS
+from finetune.model_files import ModelFacts, check_quantization
+from finetune.rundir import check_writable, run_directory
+
+if TYPE_CHECKING:
+    from finetune.plan import BatchPlan
+
+SPANS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
+
+
+def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine) -> list[Fault]:
+    """Contradictions that need neither model nor rows."""
+    return [
+        *_check_duration(config, sources),
+        *_check_data(config, sources),
+        *_check_device(config, machine),
+        *_check_quantization(config, sources, machine),
+        *_check_processes(config, machine),
+        *_check_tracking(config),
+        *check_writable(run_directory(config)),
+    ]
+
+
+def check_facts(
+    config: RunConfig, sources: dict[str, str], model: ModelFacts, data: PreparedData
+) -> list[Fault]:
+    """Contradictions between the settings and what model and rows turned out to be."""
+    faults = adapter.check_tuning(config.tuning, model) + check_quantization(model, config.tuning.option)
+    faults += METHODS[config.method.option].check(config.method, sources, data)
+    if data.held_out is None:
+        for key in ("training.eval_every", "training.early_stopping", "training.keep_best"):
+            if key in sources and not (key == "training.keep_best" and config.training.keep_best == "none"):
+                mend = "give data.eval or data.eval_share, or leave it out"
+                faults.append(Fault(key, "there are no held-out rows to measure on", mend))
+    return faults
+
+
+def check_batches(
+    config: RunConfig, sources: dict[str, str], batch: BatchPlan, keep_best: str
+) -> list[Fault]:
+    """Cadences that the run's length does not allow."""
+    faults = []
+    every = batch.eval_every
+    if every and every > batch.steps and "training.eval_every" in sources:
+        mend = f"use at most {batch.steps}"
+        faults.append(
+            Fault("training.eval_every", f"{every} is more than the run's {batch.steps} steps", mend)
+        )
+    if every and keep_best != "none" and batch.save_every % every:
+        what = (
+            f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
+        )
+        mend = f"use {every * max(1, batch.save_every // every)}, or training.keep_best=none"
+        faults.append(Fault("training.save_every", what, mend))
+    if batch.warmup_steps >= batch.steps and "training.warmup" in sources:
+        what = f"{batch.warmup_steps} warm-up steps leave nothing of the run's {batch.steps}"
+        faults.append(Fault("training.warmup", what, "use a share such as 0.05"))
+    return faults
+
+
+def warn(
+    config: RunConfig, batch: BatchPlan, estimate: MemoryEstimate, machine: Machine, usable: float
+) -> tuple[str, ...]:
+    """Likely mistakes, each with what silences it."""
+    warnings = []
+    if estimate.total > machine.device_memory * usable:
+        need, have = estimate.total / 2**30, machine.device_memory / 2**30
+        warnings.append(
+            f"about {need:.1f} GB are needed and {machine.device_name} has {have:.1f} GB: lower training.batch_size "
+            f"(now {config.training.batch_size}) and raise training.accumulation, cut data.max_length, or use tuning=qlora"
+        )
+    if machine.device == "cuda" and machine.devices > batch.processes:
+        warnings.append(
+            f"{machine.devices} GPUs are here and {batch.processes} is used: launch.processes={machine.devices} uses all"
+        )
+    return tuple(warnings)
+
+
+def seconds(span: str) -> int | None:
+    """A duration such as 1h30m in seconds, or None when it is none."""
+    parts = SPANS.fullmatch(span.strip())
+    if not parts or not any(parts.groups()):
+        return None
+    hours, minutes, rest = (int(part or 0) for part in parts.groups())
+    return hours * 3600 + minutes * 60 + rest
+
+
+def _check_duration(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
+    training, faults = config.training, []
+    if training.epochs is None and training.max_steps is None:
+        faults.append(Fault("training.epochs", "neither it nor training.max_steps is set", "set one of them"))
+    both = {"training.epochs", "training.max_steps"}
+    if training.epochs is not None and training.max_steps is not None:
+        origins = {sources.get(key) for key in both}
+        if len(origins) == 1 and None not in origins:
+            what = "is set together with training.max_steps, which decides the length alone"
+            faults.append(Fault("training.epochs", what, "keep one of them"))
+    if training.max_time is not None and not seconds(training.max_time):
+        what = f"{training.max_time!r} is no duration"
+        faults.append(Fault("training.max_time", what, "write it like 90m, 3h or 1h30m"))
+    if training.warmup >= 1 and training.warmup != int(training.warmup):
+        what = f"{training.warmup} is neither a share below 1 nor a whole number of steps"
+        faults.append(Fault("training.warmup", what, "use 0.05 or 100"))
+    if training.scheduler == "constant" and "training.warmup" in sources and training.warmup:
+        mend = "use training.scheduler=constant_with_warmup, or leave it out"
+        faults.append(Fault("training.warmup", "has no effect with training.scheduler=constant", mend))
+    if training.early_stopping is not None and training.keep_best == "none":
+        what = "needs a metric to watch, and training.keep_best is none"
+        faults.append(Fault("training.early_stopping", what, "set training.keep_best=eval_loss"))
+    return faults
+
+
+def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
+    faults = []
+    if config.data.eval is not None and "data.eval_share" in sources:
+        what = "has no effect when data.eval gives the held-out rows"
+        faults.append(Fault("data.eval_share", what, "leave one of them out"))
+    revision = config.model.revision
+    if config.model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        what = "runs code from the model's repository, and model.revision pins no commit"
+        faults.append(
+            Fault("model.trust_remote_code", what, "set model.revision to the full 40-digit commit")
+        )
+    if revision is not None and Path(config.model.name).expanduser().exists():
+        faults.append(Fault("model.revision", "has no effect on a local folder", "leave it out"))
+    return faults
+
+
+def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
+    faults = []
+    has = f"this machine has {machine.devices} × {machine.device_name}"
+    precision, attention = config.model.precision, config.model.attention
+    if precision == "bf16" and not machine.bf16:
+        mend = "set model.precision=fp32" if machine.device != "cuda" else "set model.precision=fp16"
+        faults.append(Fault("model.precision", f"{machine.device_name} does not compute in bf16", mend))
+    if precision == "fp16" and machine.device != "cuda":
+        faults.append(
+            Fault("model.precision", f"fp16 needs an NVIDIA GPU; {has}", "set model.precision=fp32")
+        )
+    if attention and attention.startswith("flash"):
+        package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}[attention]
+        if machine.device != "cuda":
+            faults.append(Fault("model.attention", f"{attention} needs an NVIDIA GPU; {has}", "use sdpa"))
+        elif importlib.util.find_spec(package) is None:
+            what = f"{attention} needs the package {package}, which is not installed"
+            faults.append(Fault("model.attention", what, "install it, or use sdpa"))
+    optimizer = config.training.optimizer or ""
+    if "8bit" in optimizer or optimizer.startswith("paged"):
+        if machine.device != "cuda":
+            faults.append(
+                Fault("training.optimizer", f"{optimizer} needs an NVIDIA GPU; {has}", "use adamw_torch")
+            )
+    return faults
+
+
+def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Machine) -> list[Fault]:
+    tuning = config.tuning
+    faults: list[Fault] = []
+    if not isinstance(tuning, QloraTuning):
+        return faults
+    if importlib.util.find_spec("bitsandbytes") is None:
+        what = "qlora needs the package bitsandbytes, which is not installed"
+        faults.append(Fault("tuning", what, "pip install bitsandbytes, or use tuning=lora"))
+    if machine.device not in ("cuda", "cpu"):
+        what = f"qlora does not run on {machine.device}"
+        faults.append(Fault("tuning", what, "use tuning=lora"))
+    if tuning.bits == 8:
+        for key in ("tuning.quant_type", "tuning.double_quantization"):
+            if key in sources:
+                faults.append(Fault(key, "has no effect with tuning.bits=8", "leave it out"))
+    return faults
+
+
+def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
+    processes, parallel, faults = config.launch.processes, config.parallel.option, []
+    if config.launch.option == "inline" and processes > 1:
+        what = f"launch=inline runs one process, not {processes}"
+        faults.append(Fault("launch.processes", what, "use launch=accelerate"))
+    if machine.device == "cuda" and processes > machine.devices:
+        what = f"{processes} are asked for, and this machine has {machine.devices} × {machine.device_name}"
+        faults.append(Fault("launch.processes", what, f"use at most {machine.devices}"))
+    if machine.device == "mps" and processes > 1:
+        faults.append(Fault("launch.processes", f"mps runs one process, not {processes}", "use 1"))
+    if parallel == "ddp":
+        return faults
+    if machine.device != "cuda":
+        # Without an accelerator FSDP silently trains independent copies.
+        what = f"{parallel} needs GPUs, and this machine has {machine.device_name}"
+        return [*faults, Fault("parallel", what, "use parallel=ddp")]
+    if processes == 1:
+        what = f"{parallel} has nothing to share out with one process"
+        faults.append(Fault("parallel", what, "raise launch.processes, or use parallel=ddp"))
+    if parallel == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        what = "zero3 needs the package deepspeed, which is not installed"
+        faults.append(Fault("parallel", what, "pip install 'finetune[deepspeed]', or use parallel=fsdp"))
+    if parallel == "zero3" and isinstance(config.tuning, QloraTuning):
+        faults.append(Fault("parallel", "zero3 cannot shard a quantized base", "use parallel=ddp or fsdp"))
+    return faults
+
+
+def _check_tracking(config: RunConfig) -> list[Fault]:
+    package = TRACKERS.get(config.tracking.option)
+    if package is None or importlib.util.find_spec(package) is not None:
+        return []
+    what = f"needs the package {package}, which is not installed"
+    return [Fault("tracking", what, f"pip install 'finetune[{package}]', or use tracking=none")]

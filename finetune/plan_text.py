@@ -1,0 +1,153 @@
+"""The plan as a person reads it, and as `plan --json` prints it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from finetune.config import LaunchConfig, MethodConfig, ParallelConfig, TrackingConfig, TuningConfig
+from finetune.launch_command import shown_command
+from finetune.plan import RunPlan
+
+TYPED_GROUPS = (TuningConfig, MethodConfig, LaunchConfig, ParallelConfig, TrackingConfig)
+OPEN_SETTINGS = (
+    "model.precision",
+    "model.attention",
+    "data.max_length",
+    "training.learning_rate",
+    "training.optimizer",
+    "training.gradient_checkpointing",
+    "tuning.alpha",
+    "training.keep_best",
+    "launch",
+)
+
+
+def describe(plan: RunPlan) -> str:
+    """The plan in about twenty lines: what is trained, on what, how, where, and why so."""
+    lines = [*_what(plan), *_rows(plan), *_steps(plan), *_machine(plan)]
+    lines += [("run directory", plan.run_dir), ("command", shown_command(plan))]
+    if plan.resume_from:
+        lines.append(("continues from", plan.resume_from))
+    width = max(len(name) for name, _ in lines)
+    text = [f"{name:<{width}}  {value}" for name, value in lines]
+    return "\n".join([*text, "", *_settings(plan), *(f"warning: {warning}" for warning in plan.warnings)])
+
+
+def _what(plan: RunPlan) -> list[tuple[str, str]]:
+    model, tuning = plan.model, plan.config.tuning.option
+    share = plan.trainable / max(1, model.parameters)
+    return [
+        ("model", f"{model.name} ({model.architecture}, {_count(model.parameters)} parameters)"),
+        ("tuning", f"{tuning}: {_count(plan.trainable)} trainable, {share:.2%} of the base"),
+        ("method", plan.config.method.option),
+    ]
+
+
+def _rows(plan: RunPlan) -> list[tuple[str, str]]:
+    train, held_out = plan.data.train, plan.data.held_out
+    learned = train.supervised_tokens / max(1, train.tokens)
+    text = (
+        f"{train.rows:,} {plan.data.shape} rows, {train.tokens:,} tokens "
+        f"({learned:.0%} learned), longest {train.longest:,}"
+    )
+    if train.truncated or train.dropped:
+        text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
+    if held_out is None:
+        return [("rows", text), ("held out", "none")]
+    origin = {
+        "files": "from data.eval",
+        "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash",
+    }
+    return [("rows", text), ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}")]
+
+
+def _steps(plan: RunPlan) -> list[tuple[str, str]]:
+    batch, training = plan.batch, plan.config.training
+    arithmetic = f"{batch.micro} × {batch.accumulation} × {batch.processes} = {batch.effective} rows a step"
+    length = f"{batch.steps:,} steps, {batch.epochs:g} epochs"
+    if batch.left_over:
+        length += f"; the last {batch.left_over} rows fill no batch and are left out"
+    schedule = (
+        f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
+    )
+    cadence = f"log every {batch.log_every}, save every {batch.save_every}"
+    if batch.eval_every:
+        cadence += f", evaluate every {batch.eval_every}"
+    return [("batch", arithmetic), ("length", length), ("schedule", schedule), ("cadence", cadence)]
+
+
+def _machine(plan: RunPlan) -> list[tuple[str, str]]:
+    machine, memory = plan.machine, plan.memory
+    parts = f"weights {_size(memory.weights)}, optimizer {_size(memory.optimizer)}, activations {_size(memory.activations)}"
+    have = _size(machine.device_memory)
+    return [
+        ("device", f"{machine.devices} × {machine.device_name}"),
+        ("memory", f"about {_size(memory.total)} of {have} a device ({parts})"),
+    ]
+
+
+def _settings(plan: RunPlan) -> list[str]:
+    """Where each value that is not a plain default came from."""
+    resolved = {
+        "model.precision": plan.resolved.precision,
+        "model.attention": plan.resolved.attention,
+        "data.max_length": plan.resolved.max_length,
+        "training.learning_rate": plan.resolved.learning_rate,
+        "training.optimizer": plan.resolved.optimizer,
+        "training.gradient_checkpointing": str(plan.resolved.gradient_checkpointing).lower(),
+        "tuning.alpha": plan.resolved.alpha,
+        "training.keep_best": plan.resolved.keep_best,
+        "launch": plan.resolved.launcher,
+    }
+    rows = []
+    for key, source in sorted(plan.sources.items()):
+        if key not in resolved and (value := _setting(plan, key)):
+            rows.append((key, value, source))
+    for key in OPEN_SETTINGS:
+        if key in plan.sources or key in plan.reasons:
+            rows.append((key, str(resolved[key]), plan.sources.get(key) or f"plan: {plan.reasons[key]}"))
+    width = max(len(key) for key, _, _ in rows)
+    value_width = min(40, max(len(value) for _, value, _ in rows))
+    return [f"  {key:<{width}}  {value:<{value_width}}  {source}" for key, value, source in rows]
+
+
+def _setting(plan: RunPlan, key: str) -> str:
+    """A setting's value, or a group's option; nothing for a preset, whose keys stand by themselves."""
+    value: object = plan.config
+    for part in key.split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    if isinstance(value, TYPED_GROUPS):
+        return value.option
+    if dataclasses.is_dataclass(value):
+        return ""
+    return str(value)
+
+
+def _count(number: float) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return f"{number:.0f}"
+
+
+def _size(number: float) -> str:
+    return f"{number / 2**30:.2f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
+
+
+def describe_outcome(outcome: dict[str, Any]) -> str:
+    """What a run came to, and what to type next."""
+    said = {
+        "finished": "trained",
+        "resumed": "continued and finished",
+        "already_finished": "has finished already; nothing was done",
+    }
+    run_dir = outcome["run_dir"]
+    return "\n".join(
+        [
+            f"{said[outcome['status']]}: {outcome['steps']} steps, training loss {outcome['train_loss']:.4f}",
+            f"  result   {outcome['artefact']}",
+            f"  report   {run_dir}/report.html",
+            f"next: finetune evaluate {run_dir}",
+        ]
+    )

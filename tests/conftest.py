@@ -1,0 +1,36 @@
+"""What all tests share: rows to train on, and runs made once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rows import chat_row, write_rows
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture
+def chat_file(tmp_path: Path) -> Path:
+    """Forty conversations in a file."""
+    return write_rows(tmp_path / "rows.jsonl", [chat_row(number) for number in range(40)])
+
+
+@pytest.fixture
+def finetune(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process, in a folder of its own; gives exit code, stdout and stderr."""
+    from finetune.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

@@ -1,0 +1,28 @@
+"""Rows that tests train on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NAMES = ("Ada", "Ben", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun")
+THINGS = ("lamp", "chair", "kettle", "radio", "coat", "clock", "ladder", "basket")
+
+
+def chat_row(number: int) -> dict[str, Any]:
+    """A short conversation with one right answer; lengths differ from row to row."""
+    name, thing = NAMES[number % len(NAMES)], THINGS[number // 3 % len(THINGS)]
+    extra = " please" * (number % 7)
+    return {
+        "messages": [
+            {"role": "user", "content": f"{name} wants {number % 9 + 1} of the {thing}{extra}."},
+            {"role": "assistant", "content": f"{thing.upper()} x{number % 9 + 1} for {name}"},
+        ]
+    }
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

@@ -1,0 +1,226 @@
+"""The plan decides every open setting once, says why, and refuses what cannot mean anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetune.compose import Composed, compose
+from finetune.data.prepare import PreparedData, SplitFacts
+from finetune.errors import UserError
+from finetune.machine import Machine
+from finetune.model_files import ModelFacts
+from finetune.plan import Facts, RunPlan, as_json, load_plan, make_plan
+from finetune.plan_checks import check_facts, check_settings, seconds
+from finetune.plan_text import describe
+
+CPU = Machine("cpu", "a processor", 1, 16 * 2**30, False, 2, {"torch": "2.13.0"})
+GPU = Machine("cuda", "NVIDIA H200", 1, 139 * 2**30, True, 16, {"torch": "2.13.0"})
+OLD_GPU = Machine("cuda", "Tesla T4", 1, 15 * 2**30, False, 16, {"torch": "2.13.0"})
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def model(parameters: int = 8_000_000_000, width: int = 4096) -> ModelFacts:
+    shapes = {f"model.layers.{layer}.x.{name}": (width, width) for layer in range(32) for name in LAYERS}
+    return ModelFacts(
+        "some/model", "/m", None, "llama", "LlamaForCausalLM", width, 32, 128_000, 8192, parameters, "bf16",
+        False, shapes, "f" * 64,
+    )  # fmt: skip
+
+
+def rows(train: int = 1000, held_out: int | None = 100, shape: str = "chat") -> PreparedData:
+    split = SplitFacts("/rows/train", train, train * 90, train * 40, 400)
+    other = SplitFacts("/rows/held_out", held_out, held_out * 90, held_out * 40, 300) if held_out else None
+    origin = "split" if held_out else "none"
+    return PreparedData("/rows", shape, split, other, origin, "a" * 64, "b" * 64 if held_out else None)
+
+
+def composed(*overrides: str) -> Composed:
+    return compose(["model.name=some/model", "data.train=rows.jsonl", *overrides])
+
+
+def plan(
+    *overrides: str,
+    machine: Machine = CPU,
+    data: PreparedData | None = None,
+    base: ModelFacts | None = None,
+    flash_attention: bool = False,
+) -> RunPlan:
+    return make_plan(composed(*overrides), Facts(base or model(), data or rows(), machine, flash_attention))
+
+
+def faults(*overrides: str, machine: Machine = CPU, data: PreparedData | None = None) -> dict[str, str]:
+    it = composed(*overrides)
+    found = check_settings(it.config, it.sources, machine)
+    found += check_facts(it.config, it.sources, model(), data or rows())
+    return {fault.where: f"{fault.what}; {fault.mend}" for fault in found}
+
+
+def test_steps_follow_from_rows_epochs_and_batch() -> None:
+    batch = plan("training.batch_size=4", "training.accumulation=2", "launch.processes=2").batch
+    assert (batch.effective, batch.steps, batch.left_over) == (16, 187, 8)
+    assert batch.epochs == pytest.approx(187 * 16 / 1000, abs=1e-3)
+
+
+def test_max_steps_decides_over_the_default_epochs() -> None:
+    batch = plan("training.max_steps=50").batch
+    assert (batch.steps, batch.left_over) == (50, 0)
+
+
+def test_a_fraction_of_an_epoch_is_trained_exactly() -> None:
+    assert plan("training.epochs=0.5", "training.batch_size=10").batch.steps == 50
+
+
+def test_too_few_rows_for_one_batch_are_refused_with_the_arithmetic() -> None:
+    with pytest.raises(UserError) as error:
+        plan("training.epochs=1", data=rows(train=1, held_out=None))
+    assert "1 rows in 1 epochs do not fill one batch of 8 × 1 × 1 = 8 rows" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision"), [(CPU, "fp32"), (GPU, "bf16"), (OLD_GPU, "fp16")], ids=["cpu", "gpu", "old gpu"]
+)
+def test_precision_suits_the_device(machine: Machine, precision: str) -> None:
+    made = plan("tuning=qlora", machine=machine)
+    assert made.resolved.precision == precision
+    assert machine.device_name in made.reasons["model.precision"] or machine.device == "cpu"
+
+
+def test_flash_attention_is_taken_where_it_is_installed_and_exact() -> None:
+    assert plan(machine=GPU, flash_attention=True).resolved.attention == "flash_attention_2"
+    assert plan(machine=GPU).resolved.attention == "sdpa"
+    assert plan(machine=CPU, flash_attention=True).resolved.attention == "sdpa"
+
+
+def test_an_adapter_gets_ten_times_the_rate_of_full_tuning() -> None:
+    lora, full = plan("tuning=lora", machine=GPU), plan("tuning=full", machine=GPU)
+    assert lora.resolved.learning_rate == pytest.approx(10 * full.resolved.learning_rate)
+    given = plan("training.learning_rate=3e-4")
+    assert given.resolved.learning_rate == 3e-4
+    assert given.reasons["training.learning_rate"] == "as set"
+
+
+def test_activations_are_recomputed_only_when_memory_demands_it() -> None:
+    assert not plan("tuning=qlora", "training.batch_size=1", machine=GPU).resolved.gradient_checkpointing
+    tight = replace(GPU, device_memory=24 * 2**30)
+    long = replace(rows(), train=replace(rows().train, longest=8192))
+    assert plan(
+        "tuning=qlora", "training.batch_size=4", machine=tight, data=long
+    ).resolved.gradient_checkpointing
+    kept = plan("training.gradient_checkpointing=false", machine=tight, data=long)
+    assert not kept.resolved.gradient_checkpointing
+
+
+def test_a_run_that_will_not_fit_is_warned_of_with_what_to_lower() -> None:
+    made = plan("tuning=full", machine=replace(GPU, device_memory=24 * 2**30))
+    assert any(
+        "lower training.batch_size" in warning and "tuning=qlora" in warning for warning in made.warnings
+    )
+
+
+def test_the_best_checkpoint_needs_rows_to_measure_it_on() -> None:
+    made = plan("data.eval_share=0", data=rows(held_out=None))
+    assert made.resolved.keep_best == "none"
+    assert made.batch.eval_every is None
+    assert plan().batch.save_every % (plan().batch.eval_every or 0) == 0
+
+
+def test_cadences_that_do_not_meet_are_refused_with_one_that_does() -> None:
+    with pytest.raises(UserError) as error:
+        plan("training.eval_every=10", "training.save_every=25")
+    assert "training.save_every: 25 is not a multiple of training.eval_every=10" in str(error.value)
+    assert "use 20" in str(error.value)
+
+
+def test_evaluating_less_often_than_the_run_is_long_is_refused() -> None:
+    with pytest.raises(UserError, match=r"training.eval_every: 5000 is more than the run's 375 steps"):
+        plan("training.eval_every=5000", "training.save_every=5000")
+
+
+def test_several_processes_are_launched_through_accelerate() -> None:
+    assert plan().resolved.launcher == "inline"
+    assert plan("launch.processes=2").resolved.launcher == "accelerate"
+
+
+CONTRADICTIONS = [
+    (("launch=inline", "launch.processes=2"), CPU, "launch.processes", "use launch=accelerate"),
+    (("launch.processes=2",), GPU, "launch.processes", "use at most 1"),
+    (("parallel=fsdp", "launch.processes=2"), CPU, "parallel", "use parallel=ddp"),
+    (("parallel=zero3", "launch.processes=2"), CPU, "parallel", "use parallel=ddp"),
+    (("parallel=fsdp",), GPU, "parallel", "raise launch.processes"),
+    (("model.precision=bf16",), OLD_GPU, "model.precision", "set model.precision=fp16"),
+    (("model.precision=bf16",), CPU, "model.precision", "set model.precision=fp32"),
+    (("model.precision=fp16",), CPU, "model.precision", "set model.precision=fp32"),
+    (("model.attention=flash_attention_2",), CPU, "model.attention", "use sdpa"),
+    (("training.optimizer=paged_adamw_8bit",), CPU, "training.optimizer", "use adamw_torch"),
+    (("tuning=qlora", "tuning.bits=8", "tuning.quant_type=nf4"), CPU, "tuning.quant_type", "leave it out"),
+    (("tuning=qlora", "tuning.initialization=pissa"), CPU, "tuning.initialization", "use tuning=lora"),
+    (("tuning.targets=[q_prj]",), CPU, "tuning.targets", "q_proj"),
+    (("tuning.start=merge",), CPU, "tuning.start", "some/model"),
+    (("training.epochs=2", "training.max_steps=5"), CPU, "training.epochs", "keep one of them"),
+    (("training.max_time=soon",), CPU, "training.max_time", "1h30m"),
+    (("training.warmup=2.5",), CPU, "training.warmup", "use 0.05 or 100"),
+    (("training.scheduler=constant", "training.warmup=5"), CPU, "training.warmup", "constant_with_warmup"),
+    (("training.early_stopping=2", "training.keep_best=none"), CPU, "training.early_stopping", "eval_loss"),
+    (("data.eval=e.jsonl", "data.eval_share=0.2"), CPU, "data.eval_share", "leave one of them out"),
+    (("model.trust_remote_code=true",), CPU, "model.trust_remote_code", "full 40-digit commit"),
+    (("tracking=wandb",), CPU, "tracking", "pip install 'finetune[wandb]'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "machine", "where", "mend"), CONTRADICTIONS)
+def test_a_setting_that_cannot_take_effect_is_refused(
+    overrides: tuple[str, ...], machine: Machine, where: str, mend: str
+) -> None:
+    found = faults(*overrides, machine=machine)
+    assert where in found, found
+    assert mend in found[where]
+
+
+def test_settings_that_fit_together_raise_nothing() -> None:
+    assert faults() == {}
+    assert faults("tuning=qlora", "launch.processes=2") == {}
+    assert faults("tuning=full", machine=GPU) == {}
+
+
+def test_every_contradiction_is_reported_at_once() -> None:
+    found = faults("launch=inline", "launch.processes=2", "model.precision=fp16", "training.max_time=x")
+    assert set(found) == {"launch.processes", "model.precision", "training.max_time"}
+
+
+def test_measuring_settings_without_held_out_rows_are_refused() -> None:
+    found = faults("data.eval_share=0", "training.eval_every=5", data=rows(held_out=None))
+    assert "no held-out rows" in found["training.eval_every"]
+
+
+def test_what_to_learn_in_a_conversation_is_refused_for_plain_text() -> None:
+    assert "method.learn" in faults("method.learn=last", data=rows(shape="text"))
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    made = replace(plan("tuning=qlora", "method.trl.neftune_noise_alpha=5"), run_dir=str(tmp_path))
+    (tmp_path / "plan.json").write_text(json.dumps(as_json(made)), encoding="utf-8")
+    assert load_plan(tmp_path) == made
+    assert load_plan(tmp_path).config == made.config
+
+
+def test_the_plan_says_where_each_value_came_from() -> None:
+    text = describe(plan("training.batch_size=4"))
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    assert "override" in lines["training.batch_size"]
+    assert "plan: ten times the rate" in lines["training.learning_rate"]
+    assert "4 × 1 × 1 = 4 rows a step" in text
+
+
+def test_durations_are_read_as_they_are_written() -> None:
+    assert [seconds(text) for text in ("90m", "3h", "1h30m", "45s", "x", "")] == [
+        5400,
+        10800,
+        5400,
+        45,
+        None,
+        None,
+    ]

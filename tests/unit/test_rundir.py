@@ -1,0 +1,123 @@
+"""One directory, one run, one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune.compose import Composed, compose, config_to_dict
+from finetune.errors import UserError
+from finetune.rundir import check_same_run, check_writable, claimed, run_directory, write_json
+
+
+def composed(*overrides: str) -> Composed:
+    return compose(["model.name=some/Model", "data.train=rows.jsonl", *overrides])
+
+
+def stored(run_dir: Path, *overrides: str, steps: int = 10, finished: bool = False) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "config": config_to_dict(composed(*overrides).config),
+        "data": {"fingerprint": "a"},
+        "batch": {"steps": steps},
+    }
+    write_json(run_dir / "plan.json", plan)
+    if finished:
+        write_json(run_dir / "outcome.json", {"planned_steps": steps})
+
+
+def test_the_same_command_finds_the_same_directory_and_another_another() -> None:
+    first = run_directory(composed().config)
+    assert first.name.startswith("sft-Model-")
+    assert run_directory(composed().config) == first
+    assert (
+        run_directory(composed("training.epochs=9", "training.save_every=3", "launch.processes=2").config)
+        == first
+    )
+    assert run_directory(composed("training.learning_rate=1e-3").config) != first
+    assert run_directory(composed("seed=7").config) != first
+
+
+def test_a_given_name_is_the_directory() -> None:
+    assert run_directory(composed("name=mine", "output_dir=out").config) == Path("out/mine")
+
+
+def test_a_changed_setting_is_refused_with_both_values_and_the_way_out(tmp_path: Path) -> None:
+    stored(tmp_path)
+    with pytest.raises(UserError) as error:
+        check_same_run(tmp_path, composed("seed=7", "training.weight_decay=0.1").config, "a", 10)
+    said = [str(fault) for fault in error.value.faults]
+    assert any(
+        line.startswith("seed: was 42") and "is now 7" in line and "allow_change=[seed]" in line
+        for line in said
+    )
+    assert any(line.startswith("training.weight_decay: was 0.0") for line in said)
+
+
+def test_what_may_change_may_change(tmp_path: Path) -> None:
+    stored(tmp_path)
+    check_same_run(tmp_path, composed("training.epochs=9", "training.log_every=1").config, "a", 30)
+    check_same_run(tmp_path, composed("seed=7", "allow_change=[seed]").config, "a", 10)
+
+
+def test_changed_rows_are_refused(tmp_path: Path) -> None:
+    stored(tmp_path)
+    with pytest.raises(UserError, match="the rows differ"):
+        check_same_run(tmp_path, composed().config, "other", 10)
+
+
+def test_a_finished_run_is_not_made_shorter(tmp_path: Path) -> None:
+    stored(tmp_path, finished=True)
+    with pytest.raises(UserError, match="5 steps are fewer than the 10"):
+        check_same_run(tmp_path, composed().config, "a", 5)
+
+
+def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from finetune.rundir import claimed; import sys\n"
+        "with claimed(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"running already .pid {other.pid} on "), claimed(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with claimed(tmp_path):
+        pass  # the lock of a killed process is nobody's
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "is not writable" in check_writable(tmp_path / "runs" / "x")[0].what
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "is a file where a folder is wanted" in check_writable(tmp_path / "file" / "x")[0].what
+    assert "is not a folder" in check_writable(tmp_path / "file")[0].what
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert "symbolic link" in check_writable(tmp_path / "link")[0].what
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    assert "holds files that are not of a run" in check_writable(tmp_path / "other")[0].what
+    assert check_writable(tmp_path / "new" / "x") == []
+
+
+def test_a_written_file_is_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": 1})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"a": float("nan")})

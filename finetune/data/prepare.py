@@ -109,7 +109,7 @@ def ordered_rows(
 
 
 def held_out_rows(split: SplitFacts) -> datasets.Dataset:
-    """The held-out rows, the longest first: little is padded, and what does not fit into memory fails at once."""
+    """The held-out rows, the longest first: little is padded, and what is too large fails at once."""
     return open_rows(split).select(np.argsort(-lengths(split), kind="stable"))
 
 

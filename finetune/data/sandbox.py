@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,20 +92,26 @@ def _in_main_thread() -> bool:
 
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    if not _in_main_thread() or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
-        yield  # no clock to be had, or someone else's is running
+    if not _in_main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    left, interval = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < left <= MAX_SECONDS:  # someone else's clock rings sooner
+        yield
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise _OutOfTime
 
-    before = signal.signal(signal.SIGALRM, ring)
+    started, handler = time.monotonic(), signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 0.001), interval)
 
 
 @contextmanager

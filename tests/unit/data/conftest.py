@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import FAMILIES
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -107,9 +108,3 @@ def run_prepare(tmp_path: Path, family: Callable[[str], Any]) -> Callable[..., P
         )
 
     return run
-
-
-def question(number: int, answer: str = "") -> dict[str, Any]:
-    """A row of messages."""
-    turns = [{"role": "user", "content": f"Question {number}?"}]
-    return {"messages": [*turns, {"role": "assistant", "content": answer or f"Answer {number}."}]}

@@ -17,7 +17,21 @@ from finetune.data.rows import Chat, Text, unrolled
 GetFamily = Callable[[str], Any]
 
 TOOLS = ({"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}},)
-WRITABLE = "qwen2_5 qwen3 llama3 gemma2 gemma3 mistral_v03 phi3 phi4 smollm2 smollm3 deepseek_v3 zephyr llama2".split()
+WRITABLE = [
+    "qwen2_5",
+    "qwen3",
+    "llama3",
+    "gemma2",
+    "gemma3",
+    "mistral_v03",
+    "phi3",
+    "phi4",
+    "smollm2",
+    "smollm3",
+    "deepseek_v3",
+    "zephyr",
+    "llama2",
+]
 
 
 def chat(*turns: tuple[str, str], tools: Any = ()) -> Chat:

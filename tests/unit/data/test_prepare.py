@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import question
+from rows import question
 
 from finetune.config import DataConfig
 from finetune.data import prepare as prepare_module

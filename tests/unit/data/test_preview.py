@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import question
+from rows import question
 
 from finetune.data.prepare import PreparedData
 from finetune.data.preview import preview_html, preview_text, write_preview

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import question
+from rows import question
 
 from finetune.data.load import Loaded
 from finetune.data.prepare import PreparedData, read_rows

@@ -206,7 +206,7 @@ def test_line_of_ten_megabytes_is_refused_and_the_next_row_is_still_read(tmp_pat
 
 def test_faults_of_a_file_are_told_together_and_counted(tmp_path: Path, run_prepare: Run) -> None:
     path = tmp_path / "train.jsonl"
-    path.write_text("".join('{"text": %d}\n' % number for number in range(50)))
+    path.write_text("".join(json.dumps({"text": number}) + "\n" for number in range(50)))
     with pytest.raises(UserError) as caught:
         run_prepare(str(path))
     assert (len(caught.value.faults), caught.value.total) == (20, 50)

@@ -16,9 +16,7 @@ class Family:
 
 
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-DEEPSEEK_TOOLS = (
-    "calls▁begin calls▁end call▁begin call▁end sep outputs▁begin outputs▁end output▁begin output▁end"
-)
+DEEPSEEK_TOOLS = "calls▁begin calls▁end call▁begin call▁end sep outputs▁begin outputs▁end output▁begin output▁end"
 DEEPSEEK = (
     "<｜begin▁of▁sentence｜>",
     "<｜end▁of▁sentence｜>",

@@ -28,7 +28,7 @@ from finetune.config import OPTIONS, RunConfig
 from finetune.data.formats import LAYOUTS
 from finetune.errors import FinetuneError, UserError
 from finetune.methods import METHODS
-from finetune.settings import GROUPS, settings_of
+from finetune.settings.catalogue import GROUPS, settings_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -266,7 +266,11 @@ FILE_ENDINGS = ("py", "md", "json", "jsonl", "yaml", "csv", "html", "txt", "safe
 def code_of(page: str) -> list[str]:
     """What a page sets in code: between backticks, and in its blocks."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return [*re.findall(r"`([^`\n]+)`", prose(page)), *(block.text for block in blocks(page)), *re.findall(r"^    (.+)$", text, re.M)]
+    return [
+        *re.findall(r"`([^`\n]+)`", prose(page)),
+        *(block.text for block in blocks(page)),
+        *re.findall(r"^    (.+)$", text, re.M),
+    ]
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -275,7 +279,7 @@ def test_every_setting_that_is_named_exists(page: str) -> None:
     open_keys = ("method.trl", "data.columns")
     for code in code_of(page):
         for key in re.findall(rf"(?<![\w./-]){SECTION}\.[a-z_]\w*(?![\w(/])", code):
-            if key.rpartition(".")[2] in FILE_ENDINGS or "training.learning_rat" == key:
+            if key.rpartition(".")[2] in FILE_ENDINGS or key == "training.learning_rat":
                 continue
             assert key in known or key in open_keys, f"{page}: {key}"
 
@@ -405,7 +409,9 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     assert set(evaluation) == fields("docs/evaluating.md", "`eval.json`")
     assert {key for rung in evaluation["rungs"] for key in rung} == fields("docs/evaluating.md", "A rung")
     assert set(evaluation["comparisons"][0]) == fields("docs/evaluating.md", "A comparison")
-    assert [rung["name"] for rung in evaluation["rungs"]] == [code(row[0]) for row in table("docs/evaluating.md", "The rungs")]
+    assert [rung["name"] for rung in evaluation["rungs"]] == [
+        code(row[0]) for row in table("docs/evaluating.md", "The rungs")
+    ]
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
 

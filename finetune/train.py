@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from finetune import checkpoint, launch, weights
+from finetune import checkpoint, launch, tracking, weights
 from finetune.errors import RunFailed
 from finetune.launch_command import shown_command
 from finetune.log import log, rank
@@ -48,6 +48,7 @@ def train(plan: RunPlan) -> None:
     tuned = weights.load(plan, tokenizer)
 
     # 3. TRL's trainer, watched.
+    tracking.set_up(config.tracking, plan.run_dir)
     resume_step = checkpoint.step_of(plan.resume_from)
     watch = callbacks.build(plan, token_counts, resume_step)
     trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)

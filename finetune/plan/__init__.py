@@ -18,6 +18,7 @@ from finetune import adapter
 from finetune.compose import Composed, config_from_dict, config_to_dict
 from finetune.config import FsdpParallel, LoraTuning, RunConfig, Zero3Parallel
 from finetune.data.prepare import PreparedData, SplitFacts, prepare
+from finetune.data.preview import sample
 from finetune.errors import UserError
 from finetune.machine import Machine, check_floors, look
 from finetune.methods import METHODS
@@ -43,6 +44,7 @@ class Facts:
     machine: Machine
     flash_attention: bool  # the package is installed
     padding: str = ""  # the padding token, and why it is that one
+    preview: str = ""  # one row as the model will see it
     new_rows: tuple[int, ...] = ()  # ids of the tokens whose rows are added or trained by themselves
 
 
@@ -95,6 +97,7 @@ class RunPlan:
     sources: dict[str, str]  # of each value that is not a default
     warnings: tuple[str, ...]
     padding: str  # the padding token, and why it is that one
+    preview: str  # one row as the model will see it
     command: str  # that a person types to start or continue the run
     resume_from: str | None = None  # the checkpoint that the run continues from
 
@@ -140,7 +143,15 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
     )
     new_rows = adapter.new_token_ids(tokenizer, model, config.tuning.new_tokens)
     flash_attention = importlib.util.find_spec("flash_attn") is not None
-    return Facts(model, data, machine, flash_attention, f"{padding.token} ({padding.reason})", new_rows)
+    return Facts(
+        model=model,
+        data=data,
+        machine=machine,
+        flash_attention=flash_attention,
+        padding=f"{padding.token} ({padding.reason})",
+        preview=sample(data, tokenizer),
+        new_rows=new_rows,
+    )
 
 
 def make_plan(composed: Composed, facts: Facts) -> RunPlan:
@@ -166,6 +177,7 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
         sources=composed.sources,
         warnings=(*facts.data.warnings, *warnings),
         padding=facts.padding,
+        preview=facts.preview,
         command=shlex.join(["finetune", "train", *composed.arguments]),
     )
 
@@ -332,6 +344,7 @@ def load_plan(run_dir: str | Path) -> RunPlan:
         sources=stored["sources"],
         warnings=tuple(stored["warnings"]),
         padding=stored["padding"],
+        preview=stored["preview"],
         command=stored["command"],
         resume_from=stored["resume_from"],
     )

@@ -76,7 +76,7 @@ def warn(
         need, have = estimate.total / 2**30, machine.device_memory / 2**30
         warnings.append(
             f"about {need:.1f} GB are needed and {machine.device_name} has {have:.1f} GB: lower training.batch_size "
-            f"(now {config.training.batch_size}) and raise training.accumulation, cut data.max_length, or use tuning=qlora"
+            f"(now {config.training.batch_size}) and raise training.accumulation, cut data.max_length, or use qlora"
         )
     if machine.device == "cuda" and machine.devices > batch.processes:
         warnings.append(

@@ -31,7 +31,13 @@ def describe(plan: RunPlan) -> str:
         lines.append(("continues from", plan.resume_from))
     width = max(len(name) for name, _ in lines)
     text = [f"{name:<{width}}  {value}" for name, value in lines]
-    return "\n".join([*text, "", *_settings(plan), *(f"warning: {warning}" for warning in plan.warnings)])
+    row = [
+        "",
+        "the first row, what is learned in ⟦double brackets⟧:",
+        *(f"  {line}" for line in plan.preview.splitlines()),
+    ]
+    warnings = [f"warning: {warning}" for warning in plan.warnings]
+    return "\n".join([*text, "", *_settings(plan), *row, *(["", *warnings] if warnings else [])])
 
 
 def _what(plan: RunPlan) -> list[tuple[str, str]]:

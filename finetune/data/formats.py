@@ -81,7 +81,11 @@ def from_alpaca(values: Values) -> Row:
 
 
 def from_prompt_completion(values: Values) -> Row:
-    """A prompt and a completion: two texts, or two lists of messages."""
+    """A prompt and a completion: two texts, or two lists of messages.
+
+    Two texts become a question and its answer in the model's chat template; only a model without a template
+    sees them as they are, one after the other.
+    """
     prompt, completion = values["prompt"], values["completion"]
     tools = _tools(values.get("tools"))
     if isinstance(prompt, list) or isinstance(completion, list):

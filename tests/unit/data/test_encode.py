@@ -519,6 +519,8 @@ def test_answers_in_several_parts_are_learned_to_the_last_stop_token(make_tokeni
     tokenizer = make_tokenizer(tokens, "<|return|>", None, template)
     expected = ["<|think|>the capital is asked<|end|><|start|>assistant<|say|>Oslo<|return|>"]
     assert learned(tokenizer, encoded(tokenizer, WITH_REASONING)) == expected
+    declared = Encoder(tokenizer, stop_ids=tokenizer.convert_tokens_to_ids(["<|end|>", "<|return|>"]))
+    assert learned(tokenizer, parts_of(declared, WITH_REASONING)[0]) == expected
     parts = parts_of(Encoder(tokenizer), TWO)
     assert [learned(tokenizer, part) for part in parts] == [
         ["<|say|>Hello.<|return|>"],

@@ -72,7 +72,7 @@ def prepare(
     """
     train = find_sources(data.train, "data.train")
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
-    _check_weights(data, train)
+    _check_settings(data, train, held)
     identity = _tokenizer_digest(tokenizer)
     settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), identity)
     root = Path(cache)
@@ -121,7 +121,11 @@ def lengths(split: SplitFacts) -> NDArray[np.int32]:
     return store.lengths(split.path)
 
 
-def _check_weights(data: DataConfig, sources: Sequence[Source]) -> None:
+def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[Source]) -> None:
+    if not any(source.on_hub for source in (*sources, *held)):
+        given = {"data.revision": data.revision is not None, "data.split": data.split != "train"}
+        for key in (key for key, is_given in given.items() if is_given):
+            raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
     if data.weights and len(data.weights) != len(sources):
         what = f"{len(data.weights)} weights for {len(sources)} sources in data.train"
         raise UserError.at("data.weights", what, "give one for each source")

@@ -238,7 +238,11 @@ class Marker:
 
     def _span(self, messages: list[Message], tools: Any, text: str, index: int, masks: Masks) -> Span:
         begin = self._begin(messages, tools, text, index, masks)
-        ends = [(at, -len(token)) for token in self._template.stop_tokens if (at := text.find(token, begin)) >= 0]
+        # A stop token before the words of the answer only parts them from its reasoning.
+        names = [call["function"]["name"] for call in messages[index].get("tool_calls", ())]
+        said = max(begin, *(text.find(word, begin) for word in (masks.get(index, ""), *names)))
+        stops = self._template.stop_tokens
+        ends = [(at, -len(token)) for token in stops if (at := text.find(token, said)) >= 0]
         if not ends:
             raise TemplateFault(f"the answer in turn {index + 1} does not end in a stop token", ANOTHER_TEMPLATE)
         place, length = min(ends)

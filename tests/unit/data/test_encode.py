@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -357,6 +358,57 @@ def random_chat(generator: random.Random) -> Chat:
     return chat(*turns)
 
 
+@pytest.mark.parametrize("name", ["qwen3", "llama3", "mistral_v03", "smollm3"])
+def test_calls_and_reasoning_are_learned_and_results_are_not_in_random_conversations(
+    name: str, family: GetFamily
+) -> None:
+    tokenizer, encoder = family(name), Encoder(family(name))
+    generator = random.Random(name)
+    for _ in range(40):
+        row, said, heard = random_tool_chat(generator)
+        parts = parts_of(encoder, row)
+        text = "".join(run for part in parts for run in learned(tokenizer, part))
+        assert [word for word in said if word not in text] == []
+        assert [word for word in heard if word in text] == []
+        thoughts = [m["reasoning_content"] for m in row.messages if "reasoning_content" in m]
+        lost = [thought for thought in thoughts if thought not in text]
+        assert not lost if name == "qwen3" else len(lost) == sum(part.unlearned_reasoning for part in parts)
+
+
+def random_tool_chat(generator: random.Random) -> tuple[Chat, list[str], list[str]]:
+    """A conversation with tools and reasoning, the words that its assistant says, and those of the others."""
+    words = iter(generator.sample([f"w{number}x" for number in range(1000, 9999)], 200))
+    said: list[str] = []
+    heard: list[str] = []
+
+    def word(into: list[str]) -> str:
+        into.append(next(words))
+        return into[-1]
+
+    messages: list[dict[str, Any]] = []
+    if generator.random() < 0.4:
+        messages.append({"role": "system", "content": word(heard)})
+    for turn in range(generator.randrange(1, 4)):
+        messages.append({"role": "user", "content": word(heard)})
+        if generator.random() < 0.7:
+            arguments = {"city": word(said), "days": generator.randrange(9)}
+            call = {
+                "id": f"call0000{turn}",
+                "type": "function",
+                "function": {"name": "weather", "arguments": arguments},
+            }
+            messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+            result = json.dumps({"rain": word(heard), "note": 'é "quoted"\n'})
+            messages.append(
+                {"role": "tool", "content": result, "name": "weather", "tool_call_id": call["id"]}
+            )
+        answer = {"role": "assistant", "content": word(said)}
+        if generator.random() < 0.5:
+            answer["reasoning_content"] = f"hm{next(words)}"
+        messages.append(answer)
+    return Chat(tuple(messages), TOOLS), said, heard
+
+
 def test_answer_that_would_melt_into_the_prompt_is_tokenised_as_at_inference(family: GetFamily) -> None:
     tokenizer, encoder = family("smollm2"), Encoder(family("smollm2"))
     backend = tokenizer.backend_tokenizer
@@ -505,6 +557,8 @@ def test_answers_in_several_parts_are_learned_to_the_last_stop_token(make_tokeni
     tokenizer = make_tokenizer(tokens, "<|return|>", None, template)
     expected = ["<|think|>the capital is asked<|end|><|start|>assistant<|say|>Oslo<|return|>"]
     assert learned(tokenizer, encoded(tokenizer, WITH_REASONING)) == expected
+    declared = Encoder(tokenizer, stop_ids=tokenizer.convert_tokens_to_ids(["<|end|>", "<|return|>"]))
+    assert learned(tokenizer, parts_of(declared, WITH_REASONING)[0]) == expected
     parts = parts_of(Encoder(tokenizer), TWO)
     assert [learned(tokenizer, part) for part in parts] == [
         ["<|say|>Hello.<|return|>"],

@@ -344,6 +344,21 @@ def test_dataset_of_the_hub_that_is_not_cached_is_refused_in_one_line(tmp_path: 
     assert "cache" in done.stdout and "local file" in done.stdout
 
 
+@pytest.mark.parametrize("setting", [{"revision": "main"}, {"split": "test"}])
+def test_setting_of_the_hub_without_a_hub_dataset_is_refused(
+    setting: dict[str, str], write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run_prepare(write_rows([json.loads(GOOD)]), **setting)
+    assert caught.value.faults[0].where == f"data.{next(iter(setting))}"
+
+
+def test_text_with_a_class_label_is_not_taken_for_votes(
+    write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    assert run_prepare(write_rows([{"text": "Oslo", "label": True}]), eval_share=0).train.rows == 1
+
+
 def test_field_limit_of_csv_is_ours(tmp_path: Path, run_prepare: Run) -> None:
     path = tmp_path / "t.csv"
     with path.open("w", newline="") as file:

@@ -399,9 +399,7 @@ def random_tool_chat(generator: random.Random) -> tuple[Chat, list[str], list[st
             }
             messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
             result = json.dumps({"rain": word(heard), "note": 'é "quoted"\n'})
-            messages.append(
-                {"role": "tool", "content": result, "name": "weather", "tool_call_id": call["id"]}
-            )
+            messages.append({"role": "tool", "content": result, "name": "weather", "tool_call_id": call["id"]})
         answer = {"role": "assistant", "content": word(said)}
         if generator.random() < 0.5:
             answer["reasoning_content"] = f"hm{next(words)}"

@@ -353,9 +353,7 @@ def test_setting_of_the_hub_without_a_hub_dataset_is_refused(
     assert caught.value.faults[0].where == f"data.{next(iter(setting))}"
 
 
-def test_text_with_a_class_label_is_not_taken_for_votes(
-    write_rows: Callable[..., str], run_prepare: Run
-) -> None:
+def test_text_with_a_class_label_is_not_taken_for_votes(write_rows: Callable[..., str], run_prepare: Run) -> None:
     assert run_prepare(write_rows([{"text": "Oslo", "label": True}]), eval_share=0).train.rows == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,13 @@ def _start_faults(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
     if tuning.start == "continue" and isinstance(tuning, FullTuning):
         return [Fault("tuning.start", "'continue' trains the adapter, not every weight", "use tuning.start=merge")]
     return []
+
+
+def as_continued(tuning: TuningConfig, facts: ModelFacts) -> TuningConfig:
+    """The tuning with the shape of the adapter that is trained further, if one is."""
+    if facts.adapter is None or tuning.start != "continue" or not isinstance(tuning, LoraTuning):
+        return tuning
+    return replace(tuning, rank=facts.adapter.rank, targets=list(facts.adapter.targets), alpha=facts.adapter.alpha)
 
 
 def trainable_parameters(facts: ModelFacts, tuning: TuningConfig, token_ids: Sequence[int] = ()) -> int:

@@ -16,6 +16,7 @@ class Family:
 
 
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+DEEPSEEK_TOOLS = "calls▁begin calls▁end call▁begin call▁end sep outputs▁begin outputs▁end output▁begin output▁end"
 DEEPSEEK = (
     "<｜begin▁of▁sentence｜>",
     "<｜end▁of▁sentence｜>",
@@ -23,20 +24,7 @@ DEEPSEEK = (
     "<｜Assistant｜>",
     "<think>",
     "</think>",
-    *tuple(
-        f"<｜tool▁{name}｜>"
-        for name in (
-            "calls▁begin",
-            "calls▁end",
-            "call▁begin",
-            "call▁end",
-            "sep",
-            "outputs▁begin",
-            "outputs▁end",
-            "output▁begin",
-            "output▁end",
-        )
-    ),
+    *(f"<｜tool▁{name}｜>" for name in DEEPSEEK_TOOLS.split(" ")),
 )
 MISTRAL = (
     "<s>",

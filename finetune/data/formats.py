@@ -48,12 +48,8 @@ ROLES = {
 }
 REASONING = ("reasoning_content", "thinking", "reasoning")
 
-# Columns that tell that the rows are for another method.
-OTHER_METHODS = {
-    "chosen": "preference pairs (chosen, rejected)",
-    "rejected": "preference pairs (chosen, rejected)",
-    "label": "votes (label)",
-}
+# Columns of preference data: rows that have one are not for learning answers.
+PREFERENCES = ("chosen", "rejected")
 
 
 def from_messages(values: Values) -> Row:
@@ -85,7 +81,11 @@ def from_alpaca(values: Values) -> Row:
 
 
 def from_prompt_completion(values: Values) -> Row:
-    """A prompt and a completion: two texts, or two lists of messages."""
+    """A prompt and a completion: two texts, or two lists of messages.
+
+    Two texts become a question and its answer in the model's chat template; only a model without a template
+    sees them as they are, one after the other.
+    """
     prompt, completion = values["prompt"], values["completion"]
     tools = _tools(values.get("tools"))
     if isinstance(prompt, list) or isinstance(completion, list):
@@ -119,7 +119,11 @@ def detect(values: Values) -> str | None:
 
 def other_method(values: Values) -> str | None:
     """What a record is made for when not for learning answers: a bad answer must not be learned."""
-    return next((kind for column, kind in OTHER_METHODS.items() if values.get(column) is not None), None)
+    if any(values.get(column) is not None for column in PREFERENCES):
+        return "preference pairs (chosen, rejected)"
+    if isinstance(values.get("label"), bool) and "text" not in values:
+        return "votes (label)"
+    return None
 
 
 def wanted_text() -> str:

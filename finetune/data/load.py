@@ -15,7 +15,7 @@ from finetune.data.rows import Chat, Row, to_json
 from finetune.errors import UserError, did_you_mean, listed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A row that is fit to be learned from."""
 
@@ -36,7 +36,7 @@ def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...]) -
     """Every row of the sources; raises all their faults at once."""
     _check_columns(data.columns)
     faults, loaded = FaultLog(), []
-    wanted = {*formats.COLUMNS, *formats.OTHER_METHODS, *data.columns.values()}
+    wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values()}
     for index, source in enumerate(sources):
         records = read(source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision)
         rows = _rows(records, data, shapes, faults)

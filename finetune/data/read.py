@@ -32,7 +32,7 @@ MAGIC = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One row as its file has it."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import adapter
-from finetune.config import QloraTuning, RunConfig
+from finetune.config import LoraTuning, QloraTuning, RunConfig
 from finetune.data.prepare import PreparedData
 from finetune.errors import Fault
 from finetune.machine import Machine
@@ -31,6 +31,7 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
         *_check_data(config, sources),
         *_check_device(config, machine),
         *_check_quantization(config, sources, machine),
+        *_check_continued(config, sources),
         *_check_processes(config, machine),
         *_check_tracking(config),
         *check_writable(run_directory(config)),
@@ -74,8 +75,8 @@ def warn(
     if estimate.total > machine.device_memory * usable:
         need, have = estimate.total / 2**30, machine.device_memory / 2**30
         warnings.append(
-            f"about {need:.1f} GB are needed and {machine.device_name} has {have:.1f} GB: lower training.batch_size (now "
-            f"{config.training.batch_size}) and raise training.accumulation, cut data.max_length, or use tuning=qlora"
+            f"about {need:.1f} GB are needed and {machine.device_name} has {have:.1f} GB: lower training.batch_size "
+            f"(now {config.training.batch_size}) and raise training.accumulation, cut data.max_length, or use qlora"
         )
     if machine.device == "cuda" and machine.devices > batch.processes:
         warnings.append(
@@ -154,6 +155,16 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
     return faults
 
 
+def _check_continued(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
+    """What an adapter that is trained further has already."""
+    if config.tuning.start != "continue":
+        return []
+    shape = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "initialization", "modules_to_save")
+    what = "has no effect with tuning.start=continue: the adapter keeps its own"
+    mend = "leave it out, or use tuning.start=merge to train a new adapter"
+    return [Fault(f"tuning.{name}", what, mend) for name in shape if f"tuning.{name}" in sources]
+
+
 def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Machine) -> list[Fault]:
     tuning = config.tuning
     faults: list[Fault] = []
@@ -194,6 +205,9 @@ def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
     if parallel == "zero3" and importlib.util.find_spec("deepspeed") is None:
         what = "zero3 needs the package deepspeed, which is not installed"
         faults.append(Fault("parallel", what, "pip install 'finetune[deepspeed]', or use parallel=fsdp"))
+    if isinstance(config.tuning, LoraTuning) and config.tuning.initialization in adapter.CHANGES_BASE:
+        what = f"{config.tuning.initialization} changes the base, which {parallel} has shared out by then"
+        faults.append(Fault("tuning.initialization", what, "use initialization=default, or parallel=ddp"))
     if parallel == "zero3" and isinstance(config.tuning, QloraTuning):
         faults.append(Fault("parallel", "zero3 cannot shard a quantized base", "use parallel=ddp or fsdp"))
     return faults

@@ -165,3 +165,11 @@ def test_plan_changes_nothing_and_loads_no_weights(finetune: Run, tmp_path: Path
     assert code == 0
     assert "8 × 1 × 1 = 8 rows a step" in out and "run directory" in out
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [".prepared"]
+
+
+def test_tensorboard_files_lie_in_the_run_directory(finetune: Run, tmp_path: Path, chat_file: Path) -> None:
+    code, _, err = finetune(
+        "train", "model=tiny", f"data.train={chat_file}", "training.max_steps=2", "tracking=tensorboard", "name=x"
+    )
+    assert code == 0, err
+    assert list((tmp_path / "runs" / "x" / "tensorboard").glob("events.*"))

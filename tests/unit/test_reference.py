@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.settings import reference
 from finetune.config import RunConfig, flatten
+from finetune.settings import reference
 from finetune.settings.catalogue import GROUPS, option_kind, settings_of, typed_options
 
 

@@ -206,7 +206,7 @@ def test_line_of_ten_megabytes_is_refused_and_the_next_row_is_still_read(tmp_pat
 
 def test_faults_of_a_file_are_told_together_and_counted(tmp_path: Path, run_prepare: Run) -> None:
     path = tmp_path / "train.jsonl"
-    path.write_text("".join('{"text": %d}\n' % number for number in range(50)))
+    path.write_text("".join(json.dumps({"text": number}) + "\n" for number in range(50)))
     with pytest.raises(UserError) as caught:
         run_prepare(str(path))
     assert (len(caught.value.faults), caught.value.total) == (20, 50)
@@ -342,6 +342,19 @@ def test_dataset_of_the_hub_that_is_not_cached_is_refused_in_one_line(tmp_path: 
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("error: data nobody/nothing: ") and done.stdout.count("\n") == 1
     assert "cache" in done.stdout and "local file" in done.stdout
+
+
+@pytest.mark.parametrize("setting", [{"revision": "main"}, {"split": "test"}])
+def test_setting_of_the_hub_without_a_hub_dataset_is_refused(
+    setting: dict[str, str], write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run_prepare(write_rows([json.loads(GOOD)]), **setting)
+    assert caught.value.faults[0].where == f"data.{next(iter(setting))}"
+
+
+def test_text_with_a_class_label_is_not_taken_for_votes(write_rows: Callable[..., str], run_prepare: Run) -> None:
+    assert run_prepare(write_rows([{"text": "Oslo", "label": True}]), eval_share=0).train.rows == 1
 
 
 def test_field_limit_of_csv_is_ours(tmp_path: Path, run_prepare: Run) -> None:

@@ -100,6 +100,7 @@ def test_limits_are_lifted_afterwards(make_tokenizer: Any) -> None:
     import signal
 
     before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+    clock = signal.getitimer(signal.ITIMER_REAL)[0]  # that of the test run, if it has one
     encoder(make_tokenizer, SOUND).encode([ROW])
     assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert clock - 5 < signal.getitimer(signal.ITIMER_REAL)[0] <= clock

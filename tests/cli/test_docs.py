@@ -17,6 +17,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -73,14 +74,16 @@ class Line:
 
 def blocks(page: str, *languages: str) -> list[Block]:
     """The fenced blocks of a page in these languages."""
-    found, opened, lines = [], None, []
+    found: list[Block] = []
+    opened: tuple[str, int] | None = None  # language and line of the block that is open
+    lines: list[str] = []
     for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
         if not line.startswith("```"):
             lines.append(line)
         elif opened is None:
             opened, lines = (line[3:].strip(), number), []
         else:
-            found.append(Block(page, *opened, tuple(lines)))
+            found.append(Block(page, opened[0], opened[1], tuple(lines)))
             opened = None
     assert opened is None, f"{page}: a block is not closed"
     return [block for block in found if not languages or block.language in languages]
@@ -138,7 +141,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return of
 
 
-def _json_row(number: int) -> dict[str, object]:
+def _json_row(number: int) -> dict[str, Any]:
     row = chat_row(number)
     return {"messages": [row["messages"][0], {"role": "assistant", "content": json.dumps({"answer": str(number)})}]}
 

@@ -221,9 +221,7 @@ class Encoder:
             return ids[len(lead) :]
         ids = self._ids(text)
         if self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) != text:
-            raise TemplateFault(
-                "the answer's first characters melt into the prompt", "begin the answer with a letter"
-            )
+            raise TemplateFault("the answer's first characters melt into the prompt", "begin the answer with a letter")
         return ids
 
 

@@ -102,9 +102,7 @@ def ordered_rows(
 ) -> tuple[datasets.Dataset, NDArray[np.int32]]:
     """All rows of a run in the order in which they are trained, and the number of tokens of each."""
     counts = lengths(split)
-    order = row_order(
-        counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length
-    )
+    order = row_order(counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length)
     return open_rows(split).select(order), counts[order]
 
 
@@ -161,9 +159,7 @@ class _Job:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
         data, seed = self.settings.data, self.settings.seed
         kept, held, origin = self._split()
-        encoder = Encoder(
-            self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids
-        )
+        encoder = Encoder(self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids)
         self._check_template(encoder)
         faults = FaultLog()
         train = _Split(temporary / "train", encoder, data.on_long, faults)

@@ -63,9 +63,7 @@ def find_sources(given: Any, key: str) -> list[Source]:
     """What a `data.train` or `data.eval` names; all that cannot be found is raised at once."""
     names = [given] if isinstance(given, str) else given
     if isinstance(names, (str, bytes)) or not isinstance(names, Sequence) or not names:
-        raise UserError.at(
-            key, f"must be a path or a list of paths, got {kind_of(given)}", f"such as {key}=my.jsonl"
-        )
+        raise UserError.at(key, f"must be a path or a list of paths, got {kind_of(given)}", f"such as {key}=my.jsonl")
     faults, sources = FaultLog(), []
     for name in names:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
@@ -102,9 +100,7 @@ def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
     if HUB_ID.fullmatch(name) and not name.lower().endswith(SUFFIXES + PACKED) and not path.parent.is_dir():
         return []
     near = _nearest(path)
-    mend = (
-        f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
-    )
+    mend = f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
     faults.add(f"{key} {name}", f"no such file in {os.getcwd()}", mend)
     return []
 
@@ -155,9 +151,7 @@ def _shorten(path: Path) -> str:
     return "~" + text[len(home) :] if len(home) > 1 and text.startswith(home + os.sep) else text
 
 
-def _open(
-    path: Path, name: str, wanted: Collection[str], faults: FaultLog
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _open(path: Path, name: str, wanted: Collection[str], faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
     suffix = path.suffix.lower()
     if not _is_readable(path, name, suffix, faults):
         return iter(())
@@ -181,9 +175,7 @@ def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:
             faults.add(name, "packed files are not read", "unpack it first")
             return False
         if suffix not in SUFFIXES:
-            faults.add(
-                name, f"unknown kind of file {suffix or '(no ending)'!r}", f"{known}; rename or convert it"
-            )
+            faults.add(name, f"unknown kind of file {suffix or '(no ending)'!r}", f"{known}; rename or convert it")
             return False
         with path.open("rb") as file:
             head = file.read(16)

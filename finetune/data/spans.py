@@ -97,13 +97,9 @@ class Marker:
         plain = [index for index, row in enumerate(rows) if not row.tools]
         texts = dict(zip(plain, self._template.render_many([fitted[i] for i in plain]), strict=True))
         marked = zip(fitted, rows, range(len(rows)), strict=True)
-        return [
-            self._mark(messages, row.tools, last or row.last, texts.get(i)) for messages, row, i in marked
-        ]
+        return [self._mark(messages, row.tools, last or row.last, texts.get(i)) for messages, row, i in marked]
 
-    def _mark(
-        self, messages: list[Message], tools: Any, last: bool, text: str | None
-    ) -> Rendered | TemplateFault:
+    def _mark(self, messages: list[Message], tools: Any, last: bool, text: str | None) -> Rendered | TemplateFault:
         try:
             quick = self._by_roles(messages, last, text) if text is not None else None
             return quick or self._by_masking(messages, tools, last)
@@ -137,9 +133,7 @@ class Marker:
         text = self._template.render(messages, tools)
         hidden = next((tool for tool in tools if tool["function"]["name"] not in text), None)
         if hidden:
-            raise TemplateFault(
-                "the chat template does not show the tools", f"leave them out, or {ANOTHER_TEMPLATE}"
-            )
+            raise TemplateFault("the chat template does not show the tools", f"leave them out, or {ANOTHER_TEMPLATE}")
         masks = {i: f"Zx{i}Z" for i, message in enumerate(messages) if _can_be_masked(message)}
         # Some templates read the system text and act on it, so it gets a second chance as it is.
         unsystem = {i: mask for i, mask in masks.items() if messages[i]["role"] != "system"}
@@ -250,9 +244,7 @@ class Marker:
         stops = self._template.stop_tokens
         ends = [(at, -len(token)) for token in stops if (at := text.find(token, said)) >= 0]
         if not ends:
-            raise TemplateFault(
-                f"the answer in turn {index + 1} does not end in a stop token", ANOTHER_TEMPLATE
-            )
+            raise TemplateFault(f"the answer in turn {index + 1} does not end in a stop token", ANOTHER_TEMPLATE)
         place, length = min(ends)
         return begin, place - length
 
@@ -273,9 +265,7 @@ class Marker:
 def _can_be_masked(message: Message) -> bool:
     """Whether a template will not look into the content: answers may hold their reasoning, or nothing."""
     content = message["content"]
-    return message["role"] != "assistant" or (
-        "</think>" not in content and not content.isspace() and content != ""
-    )
+    return message["role"] != "assistant" or ("</think>" not in content and not content.isspace() and content != "")
 
 
 def _shared(one: str, other: str) -> int:

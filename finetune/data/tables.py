@@ -71,9 +71,7 @@ def _header(cells: list[str], name: str, delimiter: str, faults: FaultLog) -> li
             )
             return None
     if not all(names):
-        faults.add(
-            where, f"column {names.index('') + 1} has no name", "the first line must name every column"
-        )
+        faults.add(where, f"column {names.index('') + 1} has no name", "the first line must name every column")
         return None
     twice = next((key for key in names if names.count(key) > 1), None)
     if twice:
@@ -132,9 +130,7 @@ def read_parquet(
                 row += 1
                 yield row, record
     except (pa.ArrowException, OSError) as error:
-        faults.add(
-            name, f"not a readable Parquet file: {str(error).splitlines()[0]}", "write or copy it again"
-        )
+        faults.add(name, f"not a readable Parquet file: {str(error).splitlines()[0]}", "write or copy it again")
 
 
 def _readable(kind: Any) -> bool:
@@ -142,6 +138,4 @@ def _readable(kind: Any) -> bool:
 
     if types.is_dictionary(kind):
         kind = kind.value_type
-    return not (
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind) or types.is_map(kind)
-    )
+    return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind) or types.is_map(kind))

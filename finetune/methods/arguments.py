@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune.config import TrackioTracking
 from finetune.plan import RunPlan
 from finetune.rundir import CHECKPOINTS
 
@@ -50,6 +51,9 @@ def shared_arguments(plan: RunPlan) -> dict[str, Any]:
         "dataloader_pin_memory": plan.machine.device == "cuda",
         "remove_unused_columns": True,
     }
+    if isinstance(plan.config.tracking, TrackioTracking):
+        # Records stay on this machine: nothing is published as a Space.
+        arguments |= {"project": plan.config.tracking.project, "trackio_static_space_id": False}
     if training.scheduler == "cosine_with_min_lr":
         arguments["lr_scheduler_kwargs"] = {"min_lr_rate": 0.1}
     return arguments

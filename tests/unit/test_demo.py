@@ -46,9 +46,7 @@ def recipe(tmp_path: Path, random_model_folder: Path, monkeypatch: pytest.Monkey
     return folder
 
 
-def test_the_demo_trains_compares_and_says_what_is_next(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_trains_compares_and_says_what_is_next(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.command(json_output=False) == 0
     shown = capsys.readouterr().out
     for part in (

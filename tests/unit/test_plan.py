@@ -14,8 +14,8 @@ from finetune.errors import UserError
 from finetune.machine import Machine
 from finetune.model_files import ModelFacts
 from finetune.plan import Facts, RunPlan, as_json, load_plan, make_plan
-from finetune.plan_checks import check_facts, check_settings, seconds
-from finetune.plan_text import describe
+from finetune.plan.checks import check_facts, check_settings, seconds
+from finetune.plan.text import describe
 
 CPU = Machine("cpu", "a processor", 1, 16 * 2**30, False, 2, {"torch": "2.13.0"})
 GPU = Machine("cuda", "NVIDIA H200", 1, 139 * 2**30, True, 16, {"torch": "2.13.0"})
@@ -107,18 +107,14 @@ def test_activations_are_recomputed_only_when_memory_demands_it() -> None:
     assert not plan("tuning=qlora", "training.batch_size=1", machine=GPU).resolved.gradient_checkpointing
     tight = replace(GPU, device_memory=24 * 2**30)
     long = replace(rows(), train=replace(rows().train, longest=8192))
-    assert plan(
-        "tuning=qlora", "training.batch_size=4", machine=tight, data=long
-    ).resolved.gradient_checkpointing
+    assert plan("tuning=qlora", "training.batch_size=4", machine=tight, data=long).resolved.gradient_checkpointing
     kept = plan("training.gradient_checkpointing=false", machine=tight, data=long)
     assert not kept.resolved.gradient_checkpointing
 
 
 def test_a_run_that_will_not_fit_is_warned_of_with_what_to_lower() -> None:
     made = plan("tuning=full", machine=replace(GPU, device_memory=24 * 2**30))
-    assert any(
-        "lower training.batch_size" in warning and "tuning=qlora" in warning for warning in made.warnings
-    )
+    assert any("lower training.batch_size" in warning and "qlora" in warning for warning in made.warnings)
 
 
 def test_the_best_checkpoint_needs_rows_to_measure_it_on() -> None:
@@ -159,6 +155,7 @@ CONTRADICTIONS = [
     (("tuning=qlora", "tuning.bits=8", "tuning.quant_type=nf4"), CPU, "tuning.quant_type", "leave it out"),
     (("tuning=qlora", "tuning.initialization=pissa"), CPU, "tuning.initialization", "use tuning=lora"),
     (("tuning.targets=[q_prj]",), CPU, "tuning.targets", "q_proj"),
+    (("tuning.start=continue", "tuning.rank=8"), CPU, "tuning.rank", "use tuning.start=merge"),
     (("tuning.start=merge",), CPU, "tuning.start", "some/model"),
     (("training.epochs=2", "training.max_steps=5"), CPU, "training.epochs", "keep one of them"),
     (("training.max_time=soon",), CPU, "training.max_time", "1h30m"),

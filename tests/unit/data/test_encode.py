@@ -330,9 +330,7 @@ def test_wrong_marks_of_a_template_are_not_believed(make_tokenizer: Any) -> None
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_only_what_the_assistant_says_is_learned_in_random_conversations(
-    name: str, family: GetFamily
-) -> None:
+def test_only_what_the_assistant_says_is_learned_in_random_conversations(name: str, family: GetFamily) -> None:
     tokenizer, encoder = family(name), Encoder(family(name))
     generator = random.Random(name)
     for row in [random_chat(generator) for _ in range(60)]:
@@ -352,9 +350,7 @@ def random_chat(generator: random.Random) -> Chat:
 
     def content() -> str:
         parts = [next(words), *generator.choices(tokens, k=generator.randrange(4)), next(words)]
-        return (
-            generator.choice(edges) + generator.choice([" ", "\n", ""]).join(parts) + generator.choice(edges)
-        )
+        return generator.choice(edges) + generator.choice([" ", "\n", ""]).join(parts) + generator.choice(edges)
 
     turns = [("system", content())] if generator.random() < 0.4 else []
     for _ in range(generator.randrange(1, 5)):
@@ -403,9 +399,7 @@ def random_tool_chat(generator: random.Random) -> tuple[Chat, list[str], list[st
             }
             messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
             result = json.dumps({"rain": word(heard), "note": 'é "quoted"\n'})
-            messages.append(
-                {"role": "tool", "content": result, "name": "weather", "tool_call_id": call["id"]}
-            )
+            messages.append({"role": "tool", "content": result, "name": "weather", "tool_call_id": call["id"]})
         answer = {"role": "assistant", "content": word(said)}
         if generator.random() < 0.5:
             answer["reasoning_content"] = f"hm{next(words)}"
@@ -419,9 +413,7 @@ def test_answer_that_would_melt_into_the_prompt_is_tokenised_as_at_inference(fam
     row = chat(("user", "Hi"), ("assistant", "\n\nOslo"))
     prompt = encoder.prompt_ids(row.messages[:-1])
     text = tokenizer.apply_chat_template(list(row.messages), tokenize=False)
-    assert (
-        backend.encode(text, add_special_tokens=False).ids[: len(prompt)] != prompt
-    )  # it does melt when taken whole
+    assert backend.encode(text, add_special_tokens=False).ids[: len(prompt)] != prompt  # it does melt when taken whole
     result = encoder.encode([row])[0]
     assert isinstance(result, Encoded)
     assert result.input_ids[: len(prompt)] == prompt
@@ -465,16 +457,10 @@ def sentencepiece_like() -> Any:
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first")
-    trainer = trainers.BpeTrainer(
-        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
-    )
-    texts = [
-        "[INST] Hello there [/INST] Oslo Paris Answer with one word. Norway? What is the capital of France? is"
-    ]
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    texts = ["[INST] Hello there [/INST] Oslo Paris Answer with one word. Norway? What is the capital of France? is"]
     backend.train_from_iterator(texts * 5, trainer)
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in ("<s>", "</s>")]
-    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<s>", "</s>")])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
 
 
@@ -512,9 +498,7 @@ def test_plain_text_begins_as_the_tokenizer_begins_texts(make_tokenizer: Any) ->
 
     tokenizer = make_tokenizer(("<s>", "</s>"), "</s>", "<s>")
     bos = tokenizer.bos_token_id
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", bos)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
     assert encoded(tokenizer, Text("Oslo")).input_ids[0] == bos
     assert encoded(tokenizer, Text("Oslo")).input_ids.count(bos) == 1
 

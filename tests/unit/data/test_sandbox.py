@@ -88,9 +88,7 @@ def test_template_that_fails_on_one_row_names_the_row(
     )
     tokenizer = make_tokenizer(("<|end|>",), "<|end|>", None, template)
     good = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Paris"}]
-    path = write_rows(
-        [{"messages": good}, {"messages": [*good[:1], {"role": "assistant", "content": "Oslo"}]}]
-    )
+    path = write_rows([{"messages": good}, {"messages": [*good[:1], {"role": "assistant", "content": "Oslo"}]}])
     with pytest.raises(UserError) as caught:
         run_prepare(path, tokenizer=tokenizer, eval_share=0)
     fault = caught.value.faults[0]

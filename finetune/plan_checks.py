@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import adapter
-from finetune.config import QloraTuning, RunConfig
+from finetune.config import AccelerateLaunch, QloraTuning, RunConfig
 from finetune.data.prepare import PreparedData
 from finetune.errors import Fault
 from finetune.machine import Machine
 from finetune.memory import MemoryEstimate
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, check_quantization
-from finetune.rundir import check_writable, run_directory
 
 if TYPE_CHECKING:
     from finetune.plan import BatchPlan
 
 SPANS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+# Rows that one run sees: their order is drawn at once, at eight bytes each.
+MOST_ROWS = 1_000_000_000
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
 
@@ -33,7 +35,6 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
         *_check_quantization(config, sources, machine),
         *_check_processes(config, machine),
         *_check_tracking(config),
-        *check_writable(run_directory(config)),
     ]
 
 
@@ -42,6 +43,7 @@ def check_facts(
 ) -> list[Fault]:
     """Contradictions between the settings and what model and rows turned out to be."""
     faults = adapter.check_tuning(config.tuning, model) + check_quantization(model, config.tuning.option)
+    faults += _check_continued(config, sources, model)
     faults += METHODS[config.method.option].check(config.method, sources, data)
     if data.held_out is None:
         for key in ("training.eval_every", "training.early_stopping", "training.keep_best"):
@@ -49,6 +51,16 @@ def check_facts(
                 mend = "give data.eval or data.eval_share, or leave it out"
                 faults.append(Fault(key, "there are no held-out rows to measure on", mend))
     return faults
+
+
+def _check_continued(config: RunConfig, sources: dict[str, str], model: ModelFacts) -> list[Fault]:
+    """Settings of a new adapter, given where the one that `model.name` holds is trained on."""
+    if model.adapter is None or config.tuning.start != "continue":
+        return []
+    shape = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "initialization", "modules_to_save")
+    what = f"has no effect: the adapter that {model.name} holds keeps its own"
+    mend = "leave it out, or use tuning.start=merge and a new adapter"
+    return [Fault(f"tuning.{key}", what, mend) for key in shape if f"tuning.{key}" in sources]
 
 
 def check_batches(
@@ -68,6 +80,10 @@ def check_batches(
         )
         mend = f"use {every * max(1, batch.save_every // every)}, or training.keep_best=none"
         faults.append(Fault("training.save_every", what, mend))
+    if batch.steps * batch.effective > MOST_ROWS:
+        key = "training.max_steps" if config.training.max_steps else "training.epochs"
+        seen = f"{batch.steps:,} steps of {batch.effective:,} rows"
+        faults.append(Fault(key, f"{seen} are more than a run can order ({MOST_ROWS:,})", "lower it"))
     if batch.warmup_steps >= batch.steps and "training.warmup" in sources:
         what = f"{batch.warmup_steps} warm-up steps leave nothing of the run's {batch.steps}"
         faults.append(Fault("training.warmup", what, "use a share such as 0.05"))
@@ -188,7 +204,7 @@ def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Mac
 
 
 def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
-    processes, parallel, faults = config.launch.processes, config.parallel.option, []
+    processes, parallel, faults = config.launch.processes, config.parallel.option, _check_port(config)
     if config.launch.option == "inline" and processes > 1:
         what = f"launch=inline runs one process, not {processes}"
         faults.append(Fault("launch.processes", what, "use launch=accelerate"))
@@ -212,6 +228,21 @@ def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
     if parallel == "zero3" and isinstance(config.tuning, QloraTuning):
         faults.append(Fault("parallel", "zero3 cannot shard a quantized base", "use parallel=ddp or fsdp"))
     return faults
+
+
+def _check_port(config: RunConfig) -> list[Fault]:
+    port = config.launch.port if isinstance(config.launch, AccelerateLaunch) else None
+    if port is None:
+        return []
+    try:
+        with socket.socket() as probe:
+            # The ranks may take over a port that a finished run has only just left.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except OSError as error:
+        what = f"{port} cannot be used ({(error.strerror or str(error)).lower()})"
+        return [Fault("launch.port", what, "give another one, or leave it out for a free one")]
+    return []
 
 
 def _check_tracking(config: RunConfig) -> list[Fault]:

@@ -145,9 +145,7 @@ def learned_by_template(work: Path) -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(work / "model")
     rows = [json.loads(line)["messages"] for line in (work / "rows" / "train.jsonl").read_text().splitlines()]
-    masks = tokenizer.apply_chat_template(
-        rows, return_assistant_tokens_mask=True, return_dict=True, tokenize=True
-    )
+    masks = tokenizer.apply_chat_template(rows, return_assistant_tokens_mask=True, return_dict=True, tokenize=True)
     return sum(sum(mask) for mask in masks["assistant_masks"])
 
 
@@ -155,14 +153,10 @@ def timed(command: list[str], work: Path) -> tuple[float, str]:
     """Seconds of a whole process, and what it printed."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "500"}
     started = time.monotonic()
-    done = subprocess.run(
-        command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
     seconds = time.monotonic() - started
     if done.returncode != 0:
-        sys.exit(
-            f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        )
+        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return seconds, done.stdout
 
 
@@ -175,9 +169,7 @@ def held_out_loss(folder: str, rows: list[dict[str, Any]]) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     total, count = 0.0, 0
     for row in rows:
-        made = tokenizer.apply_chat_template(
-            row["messages"], return_assistant_tokens_mask=True, return_dict=True
-        )
+        made = tokenizer.apply_chat_template(row["messages"], return_assistant_tokens_mask=True, return_dict=True)
         ids, mask = torch.tensor([made["input_ids"]]), torch.tensor(made["assistant_masks"], dtype=torch.bool)
         with torch.no_grad():
             chances = model(ids).logits[0, :-1].log_softmax(-1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.architectures import TRANSPOSED
 from finetune.config import FullTuning, LoraTuning, QloraTuning, TuningConfig
 from finetune.errors import Fault, did_you_mean, listed
 from finetune.model_files import ModelFacts, inspect_model
+from finetune.model_files.architectures import TRANSPOSED
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -56,13 +56,9 @@ def check_targets(
     known = _ends(facts.linear_shapes)
     faults: list[Fault] = []
     if not targets:
-        faults.append(
-            Fault("tuning.targets", "names no layer", f"use [{ALL_LINEAR}] or some of {listed(known)}")
-        )
+        faults.append(Fault("tuning.targets", "names no layer", f"use [{ALL_LINEAR}] or some of {listed(known)}"))
     if ALL_LINEAR in targets and len(targets) > 1:
-        faults.append(
-            Fault("tuning.targets", f"{ALL_LINEAR} already includes the others", f"use [{ALL_LINEAR}]")
-        )
+        faults.append(Fault("tuning.targets", f"{ALL_LINEAR} already includes the others", f"use [{ALL_LINEAR}]"))
     for target in targets:
         if target != ALL_LINEAR and not _matching(target, facts.linear_shapes):
             faults.append(_target_fault(target, known))
@@ -90,9 +86,7 @@ def _module_fault(name: str, facts: ModelFacts, linear: tuple[str, ...]) -> Faul
     if _matching(name, facts.other_sizes) or _matching(name, facts.linear_shapes):
         return None
     known = (*others, *linear)
-    return Fault(
-        where, f"no module matches {name!r}; the model has {listed(known)}", did_you_mean(name, known)
-    )
+    return Fault(where, f"no module matches {name!r}; the model has {listed(known)}", did_you_mean(name, known))
 
 
 def check_tuning(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
@@ -105,10 +99,10 @@ def check_tuning(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
         what = f"must be 1..{facts.hidden_size} (the width of the model), got {tuning.rank}"
         faults.append(Fault("tuning.rank", what, "lower it"))
     if isinstance(tuning, QloraTuning) and tuning.initialization in (*CHANGES_BASE, "orthogonal"):
-        what = (
-            f"{tuning.initialization} needs full weights, but tuning=qlora holds them in {tuning.bits} bits"
-        )
+        what = f"{tuning.initialization} needs full weights, but tuning=qlora holds them in {tuning.bits} bits"
         faults.append(Fault("tuning.initialization", what, "use tuning=lora, or initialization=default"))
+    if isinstance(tuning, QloraTuning) and tuning.bits == 8 and tuning.dora:
+        faults.append(Fault("tuning.dora", "is not supported over 8-bit weights", "use tuning.bits=4"))
     if tuning.initialization == "orthogonal" and tuning.rank % 2:
         what = f"must be even for orthogonal initialization, got {tuning.rank}"
         faults.append(Fault("tuning.rank", what, f"use {tuning.rank + 1}"))
@@ -131,10 +125,15 @@ def _start_faults(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
             mend = "set tuning.start=merge to train all weights with it merged in"
         return [Fault("tuning.start", what, mend)]
     if tuning.start == "continue" and isinstance(tuning, FullTuning):
-        return [
-            Fault("tuning.start", "'continue' trains the adapter, not every weight", "use tuning.start=merge")
-        ]
+        return [Fault("tuning.start", "'continue' trains the adapter, not every weight", "use tuning.start=merge")]
     return []
+
+
+def as_continued(tuning: TuningConfig, facts: ModelFacts) -> TuningConfig:
+    """The tuning with the shape of the adapter that is trained further, if one is."""
+    if facts.adapter is None or tuning.start != "continue" or not isinstance(tuning, LoraTuning):
+        return tuning
+    return replace(tuning, rank=facts.adapter.rank, targets=list(facts.adapter.targets), alpha=facts.adapter.alpha)
 
 
 def trainable_parameters(facts: ModelFacts, tuning: TuningConfig, token_ids: Sequence[int] = ()) -> int:
@@ -240,9 +239,9 @@ def add_adapter(
 ) -> PeftModel:
     """The model with an adapter to train, new or continued, and all its own weights frozen.
 
-    A quantized base needs no further preparation: TRL raises nothing to fp32 either, enables gradients of the
-    inputs when it checkpoints, and lowers the adapter to bf16 itself. An initialisation that changes the base
-    is written to `start_folder` by the main process, so that the result can be saved as an ordinary adapter.
+    A quantized base needs no further preparation: TRL does not raise its other weights to fp32 either, and
+    enables gradients of the inputs when it checkpoints. An initialisation that changes the base is written
+    to `start_folder` by the main process, so that the result can be saved as an ordinary adapter.
     """
     from peft import PeftModel, get_peft_model
     from transformers import set_seed
@@ -260,6 +259,18 @@ def add_adapter(
             raise ValueError(f"initialization={tuning.initialization} needs a folder for the adapter's start")
         tuned.save_pretrained(str(start_folder), save_embedding_layers=False)
     return tuned
+
+
+def keep_in_fp32(model: Any) -> None:
+    """Raise what is trained to fp32, once TRL's trainer is built.
+
+    TRL lowers an adapter over a quantized base to bf16, in which small steps are lost; and peft raises it to
+    fp32 when a checkpoint is loaded, so that an interrupted run would end in other weights. Not to be used
+    where FSDP shards the model: it wants one type.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _show_output_bias(model: PeftModel) -> None:

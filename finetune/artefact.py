@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.adapter_files import CONFIG, WEIGHTS
 from finetune.errors import RunFailed, listed
 from finetune.model_files import ModelFacts
+from finetune.model_files.adapters import CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -163,14 +163,10 @@ def compare_reloaded(model: Any, folder: Path) -> None:
     memory = _in_memory(model)
     shared = [name for name in saved if name in memory]
     if not shared:
-        raise RunFailed(
-            f"{folder} holds other weights than the trained model: {listed(sorted(saved), most=3)}"
-        )
+        raise RunFailed(f"{folder} holds other weights than the trained model: {listed(sorted(saved), most=3)}")
     wrong = [name for name in shared if not _same(memory[name], saved[name])]
     if wrong:
-        raise RunFailed(
-            f"{folder} differs from the trained weights in {listed(wrong, most=3)}; the save is not usable"
-        )
+        raise RunFailed(f"{folder} differs from the trained weights in {listed(wrong, most=3)}; the save is not usable")
 
 
 def _read_saved(folder: Path) -> dict[str, torch.Tensor]:

@@ -31,7 +31,7 @@ from finetune.compose import identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly
 from finetune.log import rank
 from finetune.plan import RunPlan
-from finetune.plan_checks import seconds
+from finetune.plan.checks import seconds
 from finetune.rundir import CHECKPOINTS
 
 METRICS = "metrics.jsonl"
@@ -119,9 +119,7 @@ class LearningGuard(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
         # The schedule starts at zero, so the first step may be idle by design; by the second something has moved.
-        if self.before and (
-            state.global_step == self.resume_step + 2 or state.global_step == state.max_steps
-        ):
+        if self.before and (state.global_step == self.resume_step + 2 or state.global_step == state.max_steps):
             artefact.changed_since(self.before, model)
             self.before = {}
 
@@ -132,9 +130,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
     Tokens are counted from the order of the rows, so the counts are those of the whole run, resumed or not.
     """
 
-    def __init__(
-        self, plan: RunPlan, token_counts: np.ndarray, resume_step: int, progress: Bar | Lines
-    ) -> None:
+    def __init__(self, plan: RunPlan, token_counts: np.ndarray, resume_step: int, progress: Bar | Lines) -> None:
         self.path = Path(plan.run_dir) / METRICS
         self.plan, self.progress = plan, progress
         self.tokens = np.cumsum(token_counts)
@@ -147,9 +143,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         forget_after(self.path, self.resume_step)
         self.last_time = time.monotonic()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.progress.step(state.global_step, state.max_steps)
 
     def on_log(
@@ -263,9 +257,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         run_dir = Path(self.plan.run_dir)
         folder = run_dir / CHECKPOINTS / f"checkpoint-{state.global_step}"
         facts = {
@@ -296,9 +288,7 @@ class Stops(TrainerCallback):  # type: ignore[misc]
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Take over SIGINT and SIGTERM while training."""
-        previous = {
-            number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        previous = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -334,9 +324,7 @@ class Stops(TrainerCallback):  # type: ignore[misc]
             text = f"stopped at step {step}, saved; continue with:\n  {command}"
             return Interrupted(text, 128 + self.signal)
         if self.out_of_time:
-            return StoppedEarly(
-                f"training.max_time is over at step {step}, saved; continue with:\n  {command}"
-            )
+            return StoppedEarly(f"training.max_time is over at step {step}, saved; continue with:\n  {command}")
         return None
 
 

@@ -95,9 +95,7 @@ def choose(run_dir: Path, resume: str) -> Found:
         name = NAME.fullmatch(folder.name)
         wrong = "is no checkpoint folder" if not folder.is_dir() or not name else verify(folder)
         if wrong or not name:
-            raise UserError.at(
-                f"resume {folder}", wrong or "", "give runs/<name>/checkpoints/checkpoint-<step>"
-            )
+            raise UserError.at(f"resume {folder}", wrong or "", "give runs/<name>/checkpoints/checkpoint-<step>")
         return Found(Checkpoint(folder, int(name[1])), ())
     found = find_newest(run_dir)
     damaged = [fault for fault in found.skipped if (Path(fault.where) / MANIFEST).exists()]

@@ -71,9 +71,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in VERBS:
-        raise UserError.at(
-            name, "no such command", did_you_mean(name, VERBS) or f"known are {', '.join(VERBS)}"
-        )
+        raise UserError.at(name, "no such command", did_you_mean(name, VERBS) or f"known are {', '.join(VERBS)}")
     if "--help" in rest or "-h" in rest:
         print(_help(name))
         return 0
@@ -93,7 +91,7 @@ def _train(command: Command) -> int:
         return _print(composed.yaml.rstrip())
     from finetune.launch import launch
     from finetune.plan import plan_run
-    from finetune.plan_text import describe, describe_outcome
+    from finetune.plan.text import describe, describe_outcome
 
     plan = plan_run(composed)
     print(describe(plan), file=sys.stderr if command.json else sys.stdout, flush=True)
@@ -109,7 +107,7 @@ def _plan(command: Command) -> int:
         return _print(composed.yaml.rstrip())
     from finetune.launch import foresee
     from finetune.plan import as_json, plan_run
-    from finetune.plan_text import describe
+    from finetune.plan.text import describe
 
     plan = foresee(plan_run(composed))
     return _print(json.dumps(as_json(plan)) if command.json else describe(plan))
@@ -156,9 +154,7 @@ VERBS: dict[str, Verb] = {
         tuple(FLAGS),
         settings=True,
     ),
-    "evaluate": Verb(
-        _evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY
-    ),
+    "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
 }
 
 
@@ -194,12 +190,8 @@ def _parse(verb: str, arguments: list[str]) -> Command:
         else:
             given[flag] = value
     if given.get("--cfg", "job") != "job":
-        raise UserError.at(
-            f"--cfg {given['--cfg']}", "there is only one configuration to print", "write --cfg job"
-        )
-    return Command(
-        verb, tuple(others), given.get("--recipe"), "--json" in given, "--debug" in given, "--cfg" in given
-    )
+        raise UserError.at(f"--cfg {given['--cfg']}", "there is only one configuration to print", "write --cfg job")
+    return Command(verb, tuple(others), given.get("--recipe"), "--json" in given, "--debug" in given, "--cfg" in given)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str | None]:
@@ -242,7 +234,7 @@ def _help(name: str) -> str:
     ]
     lines += [f"  {flag:<14} {FLAGS[flag]}" for flag in verb.flags]
     if verb.settings:
-        from finetune.reference import settings_in_brief
+        from finetune.settings.reference import settings_in_brief
 
         lines += ["", *settings_in_brief()]
     return "\n".join(lines)
@@ -254,9 +246,7 @@ def _print(text: str) -> int:
 
 
 def _say(error: FinetuneError, debug: bool) -> int:
-    lines = (
-        error.lines() if isinstance(error, UserError) else [f"error: {str(error).removeprefix('error: ')}"]
-    )
+    lines = error.lines() if isinstance(error, UserError) else [f"error: {str(error).removeprefix('error: ')}"]
     if debug:
         traceback.print_exc()
     print("\n".join(lines), file=sys.stderr)

@@ -13,10 +13,7 @@ from omegaconf import MISSING
 
 from finetune.config import NOT_IDENTITY, OPEN_KEYS, RunConfig, flatten
 from finetune.errors import SHOWN_FAULTS, Fault, UserError, did_you_mean, listed
-from finetune.overrides import Assignment, group_choice, is_group, parse_override, split_overrides
-from finetune.recipe import OWN_PATHS, Recipe, read_recipe
-from finetune.refused import refused
-from finetune.settings import (
+from finetune.settings.catalogue import (
     GROUPS,
     Setting,
     check_limits,
@@ -32,9 +29,12 @@ from finetune.settings import (
     typed_options,
     unknown_key,
 )
-from finetune.shipped import configs_folder
-from finetune.trl_keys import check_trl
-from finetune.yaml_files import read_entries
+from finetune.settings.overrides import Assignment, group_choice, is_group, parse_override, split_overrides
+from finetune.settings.recipe import OWN_PATHS, Recipe, read_recipe
+from finetune.settings.refused import refused
+from finetune.settings.shipped import configs_folder
+from finetune.settings.trl_keys import check_trl
+from finetune.settings.yaml_files import read_entries
 
 __all__ = ["Composed", "check_limits", "compose", "config_from_dict", "config_to_dict", "identity"]
 
@@ -66,11 +66,7 @@ def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
     # An option that is picked on the command line wins over the recipe with all that its file says.
     picked = {choice.key: choice.value for choice in chosen if choice.source == "override"}
     layers = _from_group_files({group: choices[group] for group in choices if group not in picked}, faults)
-    layers += [
-        layer
-        for layer in _from_recipe(base, faults)
-        if not _replaced(layer, base, defaults, picked, settings)
-    ]
+    layers += [layer for layer in _from_recipe(base, faults) if not _replaced(layer, base, defaults, picked, settings)]
     layers += _from_group_files(picked, faults)
     layers += [
         assignment
@@ -246,9 +242,7 @@ def _check(
 
 def _check_column(layer: Assignment, faults: list[Fault]) -> Assignment | None:
     if layer.value is None or isinstance(layer.value, (list, dict)):
-        faults.append(
-            Fault(layer.where, f"{shown(layer.value)} is not a column's name", f"write {layer.key}=question")
-        )
+        faults.append(Fault(layer.where, f"{shown(layer.value)} is not a column's name", f"write {layer.key}=question"))
         return None
     return replace(layer, value=layer.text if layer.text is not None else str(layer.value))
 
@@ -257,9 +251,7 @@ def _misplaced(layer: Assignment, choices: Mapping[str, str]) -> Fault:
     if layer.key in sections_of(choices) or layer.key in OPEN_KEYS:
         if layer.value in ({}, None):
             return Fault(layer.where, "holds nothing", "remove it, or set something in it")
-        return Fault(
-            layer.where, f"{shown(layer.value)} is not a mapping", f"set one of its keys: {layer.key}.<key>"
-        )
+        return Fault(layer.where, f"{shown(layer.value)} is not a mapping", f"set one of its keys: {layer.key}.<key>")
     return Fault(layer.where, *unknown_key(layer.key, choices))
 
 

@@ -48,9 +48,7 @@ class ModelConfig:
         MISSING, "Hub id, folder, run directory, or `tiny` for the embedded model.", example="Qwen/Qwen3-0.6B"
     )
     revision: str | None = setting(None, "Commit, tag or branch of a hub model; local folders have none.")
-    chat_template: str | None = setting(
-        None, "File with a Jinja chat template, used instead of the model's own."
-    )
+    chat_template: str | None = setting(None, "File with a Jinja chat template, used instead of the model's own.")
     precision: str | None = setting(
         None,
         "Number format of training; by default what the device does best.",
@@ -77,9 +75,7 @@ class TuningConfig:
         "When `model.name` holds an adapter: go on training it, or merge it into the base and train anew.",
         choices=("continue", "merge"),
     )
-    new_tokens: list[str] = setting(
-        [], "Tokens added to the vocabulary; with an adapter only their rows are trained."
-    )
+    new_tokens: list[str] = setting([], "Tokens added to the vocabulary; with an adapter only their rows are trained.")
 
 
 @dataclass
@@ -107,9 +103,7 @@ class LoraTuning(TuningConfig):
         "How the adapter's matrices start.",
         choices=("default", "gaussian", "pissa", "pissa_niter_4", "olora", "orthogonal"),
     )
-    modules_to_save: list[str] = setting(
-        [], "Further modules that are trained whole and saved with the adapter."
-    )
+    modules_to_save: list[str] = setting([], "Further modules that are trained whole and saved with the adapter.")
 
 
 @dataclass
@@ -119,9 +113,7 @@ class QloraTuning(LoraTuning):
     option: ClassVar[str] = "qlora"
     bits: int = setting(4, "Bits of a base weight: 4 or 8.", choices=(4, 8))
     quant_type: str = setting("nf4", "Number format of a 4-bit weight.", choices=("nf4", "fp4"))
-    double_quantization: bool = setting(
-        True, "Quantize the 4-bit scales too, saving about 0.4 bits a weight."
-    )
+    double_quantization: bool = setting(True, "Quantize the 4-bit scales too, saving about 0.4 bits a weight.")
 
 
 @dataclass
@@ -129,27 +121,19 @@ class MethodConfig:
     """What the model is trained towards; the settings of each method stand in its own file."""
 
     option: ClassVar[str] = ""
-    trl: dict[str, Any] = setting(
-        {}, "Arguments passed on to TRL's own configuration, checked against it by name."
-    )
+    trl: dict[str, Any] = setting({}, "Arguments passed on to TRL's own configuration, checked against it by name.")
 
 
 @dataclass
 class DataConfig:
     """The rows: where they come from and how they are cut."""
 
-    train: Any = setting(
-        MISSING, "File, folder, hub id or a list of them with the training rows.", example="my.jsonl"
-    )
-    eval: Any = setting(
-        None, "The same for held-out rows; without it a part of the training rows is held out."
-    )
+    train: Any = setting(MISSING, "File, folder, hub id or a list of them with the training rows.", example="my.jsonl")
+    eval: Any = setting(None, "The same for held-out rows; without it a part of the training rows is held out.")
     eval_share: float = setting(
         0.1, "Share of the rows held out when `data.eval` is not given; 0 for none.", low=0, below=1
     )
-    weights: list[float] = setting(
-        [], "How often the rows of each source in `data.train` are seen in one epoch."
-    )
+    weights: list[float] = setting([], "How often the rows of each source in `data.train` are seen in one epoch.")
     columns: dict[str, str] = setting({}, "Names of columns: ours to the file's, such as `prompt: question`.")
     layout: str | None = setting(
         None,
@@ -160,9 +144,7 @@ class DataConfig:
     revision: str | None = setting(None, "Commit, tag or branch of a hub dataset.")
     limit: int | None = setting(None, "Use only the first rows of each source; for trying things out.", low=1)
     max_length: int | None = setting(None, "Longest row in tokens; by default the model's context.", low=2)
-    on_long: str = setting(
-        "fail", "What happens to rows over `data.max_length`.", choices=("fail", "truncate", "drop")
-    )
+    on_long: str = setting("fail", "What happens to rows over `data.max_length`.", choices=("fail", "truncate", "drop"))
 
 
 @dataclass
@@ -170,12 +152,8 @@ class TrainingConfig:
     """The optimisation."""
 
     epochs: float | None = setting(3.0, "Passes over the rows.", above=0)
-    max_steps: int | None = setting(
-        None, "Optimizer steps; when given, it decides instead of `epochs`.", low=1
-    )
-    learning_rate: float | None = setting(
-        None, "Peak learning rate; by default right for the tuning.", above=0
-    )
+    max_steps: int | None = setting(None, "Optimizer steps; when given, it decides instead of `epochs`.", low=1)
+    learning_rate: float | None = setting(None, "Peak learning rate; by default right for the tuning.", above=0)
     batch_size: int = setting(8, "Rows per device in one forward pass.", low=1)
     accumulation: int = setting(1, "Forward passes per optimizer step.", low=1)
     scheduler: str = setting(
@@ -190,9 +168,7 @@ class TrainingConfig:
             "cosine_with_min_lr",
         ),
     )
-    warmup: float = setting(
-        0.03, "Steps over which the rate rises: a share of the run below 1, a count from 1.", low=0
-    )
+    warmup: float = setting(0.03, "Steps over which the rate rises: a share of the run below 1, a count from 1.", low=0)
     weight_decay: float = setting(0.0, "Decoupled weight decay.", low=0)
     max_grad_norm: float = setting(1.0, "Largest norm of a gradient; larger ones are scaled down.", above=0)
     optimizer: str | None = setting(
@@ -210,9 +186,7 @@ class TrainingConfig:
     gradient_checkpointing: bool | None = setting(
         None, "Recompute activations to save memory; by default only where the plan says it is needed."
     )
-    group_by_length: bool = setting(
-        True, "Put rows of similar length into one batch, so that little is padded."
-    )
+    group_by_length: bool = setting(True, "Put rows of similar length into one batch, so that little is padded.")
     log_every: int | None = setting(None, "Steps between rows of metrics.jsonl.", low=1)
     save_every: int | None = setting(None, "Steps between checkpoints.", low=1)
     eval_every: int | None = setting(None, "Steps between evaluations on the held-out rows.", low=1)
@@ -225,9 +199,7 @@ class TrainingConfig:
     early_stopping: int | None = setting(
         None, "Stop after this many evaluations without a better `keep_best` metric.", low=1
     )
-    max_time: str | None = setting(
-        None, "Stop, resumable, after this long: `90m`, `3h`, `1h30m`.", example="3h"
-    )
+    max_time: str | None = setting(None, "Stop, resumable, after this long: `90m`, `3h`, `1h30m`.", example="3h")
 
 
 @dataclass
@@ -239,9 +211,7 @@ class EvaluateConfig:
     metric: str = setting(
         "exact", "Score that decides.", choices=("exact", "contains", "f1", "json_valid", "json_fields")
     )
-    max_new_tokens: int | None = setting(
-        None, "Longest answer; by default a little over the longest reference.", low=1
-    )
+    max_new_tokens: int | None = setting(None, "Longest answer; by default a little over the longest reference.", low=1)
     batch_size: int = setting(32, "Rows answered together.", low=1)
 
 
@@ -273,9 +243,7 @@ class AccelerateLaunch(LaunchConfig):
 
     option: ClassVar[str] = "accelerate"
     processes: int = setting(2, "Processes, one per device.", low=1)
-    port: int | None = setting(
-        None, "Port of the first process; by default a free one.", low=1024, high=65535
-    )
+    port: int | None = setting(None, "Port of the first process; by default a free one.", low=1024, high=65535)
 
 
 @dataclass
@@ -357,14 +325,10 @@ class TrackioTracking(TrackingConfig):
 class RunConfig:
     """One run: everything that a user can set."""
 
-    name: str | None = setting(
-        None, "Name of the run's directory; by default made from method, model and settings."
-    )
+    name: str | None = setting(None, "Name of the run's directory; by default made from method, model and settings.")
     seed: int = setting(42, "Seed of every random choice.", low=0, high=2**32 - 1)
     output_dir: str = setting("runs", "Folder of the run directories.")
-    resume: str = setting(
-        "auto", "Continue an interrupted run: auto, must, none, or the path of a checkpoint."
-    )
+    resume: str = setting("auto", "Continue an interrupted run: auto, must, none, or the path of a checkpoint.")
     allow_change: list[str] = setting([], "Settings that may differ from those of the run that is continued.")
     model: ModelConfig = field(default_factory=ModelConfig)
     tuning: TuningConfig = field(default_factory=LoraTuning)
@@ -383,8 +347,7 @@ OPTIONS: dict[str, dict[str, type[Any]]] = {
     "launch": {kind.option: kind for kind in (AutoLaunch, InlineLaunch, AccelerateLaunch)},
     "parallel": {kind.option: kind for kind in (DdpParallel, FsdpParallel, Zero3Parallel)},
     "tracking": {
-        kind.option: kind
-        for kind in (NoTracking, TensorboardTracking, WandbTracking, MlflowTracking, TrackioTracking)
+        kind.option: kind for kind in (NoTracking, TensorboardTracking, WandbTracking, MlflowTracking, TrackioTracking)
     },
 }
 

@@ -41,7 +41,7 @@ def train(say: Say) -> dict[str, Any]:
     from finetune.compose import compose
     from finetune.launch import launch
     from finetune.plan import plan_run
-    from finetune.plan_text import describe, describe_outcome
+    from finetune.plan.text import describe, describe_outcome
     from finetune.rundir import check_same_run
 
     composed = compose([f"name={NAME}"], RECIPE)

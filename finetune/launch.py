@@ -110,9 +110,7 @@ def begin(plan: RunPlan, composed: Composed) -> RunPlan:
     if plan.resume_from is None:
         for name in ("base", "start"):  # of an earlier run in this directory, perhaps with another model
             shutil.rmtree(run_dir / name, ignore_errors=True)
-    tokenizer = load_tokenizer(
-        plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens)
-    )
+    tokenizer = load_tokenizer(plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens))
     write_text(run_dir / "config.yaml", composed.yaml)
     lineage.begin(plan)
     write_preview(run_dir, plan.data, tokenizer)
@@ -182,9 +180,7 @@ def _forward_signals(child: subprocess.Popen[bytes]) -> list[int]:
 
 def first_failure(run_dir: Path, command: str) -> FinetuneError:
     """The error of the rank that failed first, which the other ranks' errors only follow from."""
-    records = [
-        json.loads(path.read_text(encoding="utf-8")) for path in (run_dir / ERRORS).glob("rank-*.json")
-    ]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (run_dir / ERRORS).glob("rank-*.json")]
     if not records:
         return RunFailed(f"a rank ended without a word (killed?); continue with:\n  {command}")
     first = min(records, key=lambda record: float(record["time"]))
@@ -209,9 +205,7 @@ def rank_main(arguments: Sequence[str]) -> int:
         return error.exit_code
     except Exception as error:  # the outermost edge of a rank
         trace = _record(error, rank, run_dir)
-        print(
-            f"error: rank {rank}: {type(error).__name__}: {error}; its trace is in {trace}", file=sys.stderr
-        )
+        print(f"error: rank {rank}: {type(error).__name__}: {error}; its trace is in {trace}", file=sys.stderr)
         return 1
 
 

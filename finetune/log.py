@@ -60,7 +60,5 @@ class _Plain(logging.Formatter):
     def _painted(self, record: logging.LogRecord) -> str:
         level = record.levelname.lower()
         return (
-            f"\x1b[{COLOURS[record.levelno]}m{level}\x1b[0m"
-            if self.coloured and record.levelno in COLOURS
-            else level
+            f"\x1b[{COLOURS[record.levelno]}m{level}\x1b[0m" if self.coloured and record.levelno in COLOURS else level
         )

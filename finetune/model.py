@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune import hub
 from finetune.config import QloraTuning, TuningConfig
 from finetune.errors import RunFailed, UserError, first_line, listed
-from finetune.model_files import ModelFacts
+from finetune.model_files import ModelFacts, hub
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +44,7 @@ def weights_precision(precision: str, full: bool) -> str:
     Frozen weights are held in the training precision: they only enter products. Weights that are trained
     stay in fp32, and autocast computes in the training precision, which is what Trainer's `bf16=True`
     expects: a step is often smaller than bf16 or fp16 can add to a weight, and would be lost. That costs 4
-    bytes a weight. (The adapter itself is raised to fp32 by peft; over a quantized base TRL lowers it to
-    bf16, as QLoRA's authors did.)
+    bytes a weight. An adapter's own weights are fp32 in any case.
     """
     return "fp32" if full else precision
 
@@ -127,9 +125,7 @@ def _check_loaded(facts: ModelFacts, info: dict[str, Any]) -> None:
     shapes = sorted(str(entry[0]) for entry in info["mismatched_keys"])
     if missing or shapes:
         what = f"lacks weights that {facts.architecture} needs: {listed(missing + shapes, most=4)}"
-        raise UserError.at(
-            facts.path, what, "download the model again, or use the configuration that belongs to it"
-        )
+        raise UserError.at(facts.path, what, "download the model again, or use the configuration that belongs to it")
 
 
 def prepare_tokens(model: PreTrainedModel, tokenizer: Any, facts: ModelFacts) -> None:

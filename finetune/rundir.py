@@ -140,11 +140,7 @@ def _has_progress(run_dir: Path) -> bool:
 
 def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The settings whose values differ; where an option differs, its own settings say nothing more."""
-    keys = [
-        key
-        for key in sorted({*then, *now})
-        if then.get(key) != now.get(key) and not _within(key, NOT_IDENTITY)
-    ]
+    keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _within(key, NOT_IDENTITY)]
     options = {key.rpartition(".")[0] for key in keys if key.endswith(".option")}
     return [key for key in keys if key.endswith(".option") or key.partition(".")[0] not in options]
 

@@ -46,9 +46,7 @@ class PadChoice:
     reason: str
 
 
-def load_tokenizer(
-    facts: ModelFacts, chat_template: str | None = None, new_tokens: tuple[str, ...] = ()
-) -> Any:
+def load_tokenizer(facts: ModelFacts, chat_template: str | None = None, new_tokens: tuple[str, ...] = ()) -> Any:
     """The model's fast tokenizer, with a padding token that is not its stop token, and the given template."""
     return load_with_padding(facts, chat_template, new_tokens)[0]
 
@@ -124,9 +122,7 @@ def _check_json(folder: Path) -> None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UserError.at(
-                str(path), f"is not valid JSON ({error})", "download the file again"
-            ) from error
+            raise UserError.at(str(path), f"is not valid JSON ({error})", "download the file again") from error
         if not isinstance(found, dict):
             raise UserError.at(str(path), "must be a JSON object", "download the file again")
 
@@ -137,9 +133,7 @@ def _check_size(tokenizer: Any, facts: ModelFacts, folder: Path) -> None:
     # Tokens that an earlier run added have rows in that run's adapter, not in the base.
     if largest >= rows and folder == Path(facts.path):
         what = f"has token ids up to {largest}, but the model's embedding has {rows} rows"
-        raise UserError.at(
-            str(folder / "tokenizer.json"), what, "use the tokenizer that belongs to these weights"
-        )
+        raise UserError.at(str(folder / "tokenizer.json"), what, "use the tokenizer that belongs to these weights")
 
 
 def _add_tokens(tokenizer: Any, new_tokens: tuple[str, ...]) -> None:
@@ -165,9 +159,7 @@ def _read_template(path: Path) -> str:
         what = "is not a file" if path.exists() else "no such file"
         raise UserError.at(where, what, "give the path of a Jinja file")
     if path.stat().st_size > MAX_TEMPLATE:
-        raise UserError.at(
-            where, f"is larger than {MAX_TEMPLATE} bytes", "give a chat template, not other data"
-        )
+        raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", "give a chat template, not other data")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -189,15 +181,11 @@ def _check_template(tokenizer: Any, given: str, folder: Path) -> None:
     names = sorted(name for name, _ in _templates(tokenizer))
     if names and "default" not in names:
         what = f"has several and no default one: {listed(names)}"
-        raise UserError.at(
-            f"{folder} chat_template", what, "set model.chat_template to a file with the one to use"
-        )
+        raise UserError.at(f"{folder} chat_template", what, "set model.chat_template to a file with the one to use")
     for name, text in _templates(tokenizer):
         where = given or f"{folder} chat_template ({name})"
         if len(text) > MAX_TEMPLATE:
-            raise UserError.at(
-                where, f"is larger than {MAX_TEMPLATE} bytes", "set model.chat_template to your own"
-            )
+            raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", "set model.chat_template to your own")
         try:
             # Only transformers' own renderer knows the generation tag; the rest of the syntax is Jinja's.
             Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION_TAG.sub("", text))
@@ -237,9 +225,7 @@ def choose_padding(tokenizer: Any, facts: ModelFacts) -> PadChoice:
             return PadChoice(token, vocabulary[token], f"{why}; the vocabulary keeps this one for such uses")
     tokenizer.add_special_tokens({"pad_token": NEW_PADDING})
     added = tokenizer.pad_token_id
-    room = (
-        "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
-    )
+    room = "a spare row of the embedding" if added < facts.vocab_size else "a row that is added to the embedding"
     return PadChoice(NEW_PADDING, added, f"{why}; added, on {room}")
 
 

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from finetune import checkpoint, launch
-from finetune.config import FullTuning, LoraTuning
+from finetune import checkpoint, launch, tracking, weights
 from finetune.errors import RunFailed
 from finetune.launch_command import shown_command
 from finetune.log import log, rank
@@ -26,7 +23,7 @@ def train(plan: RunPlan) -> None:
     """Train one run in this process, which may be one of several; its directory is claimed already."""
     from transformers import PrinterCallback
 
-    from finetune import callbacks
+    from finetune import adapter, callbacks
     from finetune.data.prepare import held_out_rows, ordered_rows
     from finetune.tokenizer import load_tokenizer
 
@@ -50,13 +47,16 @@ def train(plan: RunPlan) -> None:
         what = f"{plan.batch.processes} processes were planned, but {arguments.world_size} train together"
         raise RunFailed(f"{what}; start the run with `{shown_command(plan)}`")
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
-    tuned = tuned_model(plan, tokenizer)
+    tuned = weights.load(plan, tokenizer)
 
     # 3. TRL's trainer, watched.
+    tracking.set_up(config.tracking, plan.run_dir)
     resume_step = checkpoint.step_of(plan.resume_from)
     watch = callbacks.build(plan, token_counts, resume_step)
     with passed_on(config.method.trl):
         trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)
+    if config.parallel.option == "ddp":
+        adapter.keep_in_fp32(trainer.model)
     trainer.remove_callback(PrinterCallback)  # stdout is for results
 
     # 4. Train, or go on training.
@@ -74,7 +74,7 @@ def train(plan: RunPlan) -> None:
     log.info(f"trained {trainer.state.global_step - resume_step} steps in {seconds:.1f} s")
 
     # 5. Save the result, and prove that it is what was trained.
-    saved = save(plan, trainer, tokenizer)
+    saved = weights.save(plan, trainer, tokenizer)
     if rank() == 0:
         outcome = {
             "run_dir": str(run_dir),
@@ -86,62 +86,6 @@ def train(plan: RunPlan) -> None:
             "artefact": str(saved),
         }
         write_json(run_dir / OUTCOME, outcome)
-
-
-def tuned_model(plan: RunPlan, tokenizer: Any) -> Any:
-    """The base in memory, with its adapter if one is trained."""
-    from transformers import set_seed
-
-    from finetune import adapter, model
-
-    tuning = plan.config.tuning
-    set_seed(plan.config.seed)
-    base = model.load_model(
-        plan.model,
-        precision=plan.resolved.precision,
-        attention=plan.resolved.attention,
-        full=isinstance(tuning, FullTuning),
-        tokenizer=tokenizer,
-        quantization=model.plan_quantization(tuning),
-        device=plan.machine.device,
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-        sharded=plan.config.parallel.option != "ddp",
-    )
-    if not isinstance(tuning, LoraTuning):
-        return base
-    return adapter.add_adapter(
-        base,
-        tuning,
-        plan.model,
-        seed=plan.config.seed,
-        token_ids=adapter.new_token_ids(tokenizer, plan.model, tuning.new_tokens),
-        start_folder=Path(plan.run_dir) / "start",
-        main_process=rank() == 0,
-    )
-
-
-def save(plan: RunPlan, trainer: Any, tokenizer: Any) -> Path | None:
-    """Save what was trained, and compare it with what is in memory; sharded weights are gathered first."""
-    from finetune import artefact
-
-    sharded = plan.config.parallel.option != "ddp"
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-    if rank() != 0:
-        return None
-    run_dir = Path(plan.run_dir)
-    start = run_dir / "start"
-    saved = artefact.save_artefact(
-        trainer.model,
-        tokenizer,
-        run_dir,
-        plan.model,
-        precision=plan.resolved.precision,
-        start_folder=start if start.is_dir() else None,
-        state=state,
-    )
-    if not sharded:
-        artefact.compare_reloaded(trainer.model, saved)
-    return saved
 
 
 if __name__ == "__main__":

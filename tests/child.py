@@ -52,9 +52,7 @@ def wait_for_step(metrics: Path, step: int, child: ForkServerProcess, seconds: f
         if metrics.exists() and f'"step": {step},' in metrics.read_text():
             return
         time.sleep(0.005)
-    raise TimeoutError(
-        f"step {step} was not seen in {metrics}; the run is {'on' if child.is_alive() else 'over'}"
-    )
+    raise TimeoutError(f"step {step} was not seen in {metrics}; the run is {'on' if child.is_alive() else 'over'}")
 
 
 def _run(arguments: list[str], folder: str) -> None:

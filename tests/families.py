@@ -16,6 +16,7 @@ class Family:
 
 
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+DEEPSEEK_TOOLS = "calls▁begin calls▁end call▁begin call▁end sep outputs▁begin outputs▁end output▁begin output▁end"
 DEEPSEEK = (
     "<｜begin▁of▁sentence｜>",
     "<｜end▁of▁sentence｜>",
@@ -23,12 +24,16 @@ DEEPSEEK = (
     "<｜Assistant｜>",
     "<think>",
     "</think>",
-) + tuple(
-    f"<｜tool▁{name}｜>"
-    for name in ("calls▁begin", "calls▁end", "call▁begin", "call▁end", "sep", "outputs▁begin", "outputs▁end")
-    + ("output▁begin", "output▁end")
+    *(f"<｜tool▁{name}｜>" for name in DEEPSEEK_TOOLS.split(" ")),
 )
-MISTRAL = ("<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]") + (
+MISTRAL = (
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "[TOOL_CALLS]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
     "[TOOL_RESULTS]",
     "[/TOOL_RESULTS]",
 )
@@ -40,12 +45,8 @@ FAMILIES = {
         "<|eot_id|>",
         "<|begin_of_text|>",
     ),
-    "gemma2": Family(
-        ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>", "<end_of_turn>"
-    ),
-    "gemma3": Family(
-        ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>", "<end_of_turn>"
-    ),
+    "gemma2": Family(("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>", "<end_of_turn>"),
+    "gemma3": Family(("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>", "<end_of_turn>"),
     "mistral_v03": Family(MISTRAL, "</s>", "<s>"),
     "phi3": Family(
         ("<s>", "<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"),

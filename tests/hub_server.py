@@ -13,9 +13,7 @@ from pathlib import Path
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def _handler(
-    repositories: dict[str, Path], refusals: dict[str, tuple[int, str]]
-) -> type[BaseHTTPRequestHandler]:
+def _handler(repositories: dict[str, Path], refusals: dict[str, tuple[int, str]]) -> type[BaseHTTPRequestHandler]:
     class Hub(BaseHTTPRequestHandler):
         requests: list[str]
 
@@ -45,10 +43,7 @@ def _handler(
 
         def _tree(self, name: str) -> list[dict[str, object]]:
             files = sorted(repositories[name].iterdir())
-            return [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT}
-                for file in files
-            ]
+            return [{"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT} for file in files]
 
         def _file(self, path: Path) -> None:
             if not path.is_file():

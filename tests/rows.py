@@ -26,3 +26,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def question(number: int, answer: str = "") -> dict[str, Any]:
+    """A row of messages."""
+    turns = [{"role": "user", "content": f"Question {number}?"}]
+    return {"messages": [*turns, {"role": "assistant", "content": answer or f"Answer {number}."}]}

@@ -52,11 +52,7 @@ def _misplaced(message: Message, before: Message | None, number: int) -> tuple[s
         return ("a system turn that is not the first", "put it first") if number > 1 else None
     if role == "tool":
         calls = earlier == "tool" or (before is not None and "tool_calls" in before)
-        return (
-            None
-            if calls
-            else ("a tool answers, but nothing called it", "add the assistant's tool_calls before it")
-        )
+        return None if calls else ("a tool answers, but nothing called it", "add the assistant's tool_calls before it")
     if role == "assistant" and earlier in (None, "system"):
         return "the assistant speaks before the user", "begin with a user turn"
     if role == earlier:

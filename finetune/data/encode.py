@@ -2,8 +2,8 @@
 
 A conversation is tokenised as one text, so its ids are those that `apply_chat_template(tokenize=True)` gives.
 Where the prompt's last tokens would be others if it stood alone (an answer that begins with a line break may
-melt into them), the text is tokenised in pieces: that is what happens when the model is asked, where the
-prompt is a piece of its own.
+melt into them), the answer is tokenised apart: that is what happens when the model is asked, where the prompt
+is a piece of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune.data.rows import Chat, Message, Row, Text
 from finetune.data.sandbox import TemplateFault
-from finetune.data.spans import Marker, Rendered
+from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
 
 ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
@@ -43,7 +43,7 @@ class Encoded:
 class Refused:
     """One row that cannot be learned from as it is."""
 
-    kind: str  # template, long or nothing
+    kind: str  # template, long, nothing, or unrollable: to be encoded as rows.unrolled gives it
     what: str
     mend: str
     length: int = 0
@@ -111,7 +111,7 @@ class Encoder:
         results: list[Encoded | Refused] = []
         for row, item in zip(rows, marked, strict=True):
             if isinstance(item, TemplateFault):
-                results.append(Refused("template", item.what, item.mend))
+                results.append(_refused(item))
                 continue
             results.append(self._label(row, item, next(encodings)))
         return results
@@ -126,7 +126,7 @@ class Encoder:
         try:
             if self._marker is None:
                 self._marker = Marker(self.template)
-            return self._marker.mark(chats)
+            return self._marker.mark(chats, last=self._learn != "assistant")
         except TemplateFault as fault:
             return [fault] * len(chats)
 
@@ -138,11 +138,10 @@ class Encoder:
         if isinstance(row, Text) or self._is_bare(row):
             ids, learned = self._bare_tokens(item, encoding)
         else:
-            spans = item.spans[-1:] if self._learn == "last" else item.spans
             try:
-                ids, learned = self._token_spans(item.text, spans, encoding)
+                ids, learned = self._token_spans(item.text, item.spans, encoding)
             except TemplateFault as fault:
-                return Refused("template", fault.what, fault.mend)
+                return _refused(fault)
         if self._learn == "all":
             learned = [(0, len(ids))]
         return self._cut(ids, learned, item.unlearned_reasoning)
@@ -175,19 +174,23 @@ class Encoder:
         return ids, [(first, len(ids))]
 
     def _token_spans(self, text: str, spans: Sequence[Span], encoding: Any) -> tuple[list[int], list[Span]]:
+        """The ids of a conversation and which of them are learned."""
         found = []
         for begin, end in spans:
             first, last = _token_at(encoding, begin, len(text)), _token_at(encoding, end, len(text))
-            if first is None or last is None or not self._asks_alike(encoding, text, begin, first):
-                return self._in_pieces(text, spans)
-            found.append((first, last))
+            if first is not None and last is not None and self._asks_alike(encoding, text, begin, first):
+                found.append((first, last))
+            elif (begin, end) != spans[-1]:
+                raise Unrollable("an answer melts into its prompt")
+            else:
+                return self._in_pieces(text, begin, end, found)
         return list(encoding.ids), found
 
     def _asks_alike(self, encoding: Any, text: str, begin: int, first: int) -> bool:
         """Whether the tokens before an answer are those that its prompt has when it stands alone.
 
-        Some tokenizers look ahead: they cut two line breaks apart only when a word follows. Text after an added
-        token is tokenised by itself, so it is enough to try the prompt from its last added token on.
+        Some tokenizers look ahead: they cut two line breaks apart only when a word follows. Text after an
+        added token is tokenised by itself, so it is enough to try the prompt from its last added token on.
         """
         ids, place = encoding.ids, first - 1
         while place >= 0 and ids[place] not in self._added:
@@ -199,19 +202,14 @@ class Encoder:
             self._tails.clear()
         if tail not in self._tails:
             self._tails[tail] = self._ids(tail)
-        return self._tails[tail] == ids[place:first]
+        return bool(self._tails[tail] == ids[place:first])
 
-    def _in_pieces(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[Span]]:
-        """Tokenise prompt and answer apart, at every border that a token would straddle."""
-        ids: list[int] = []
-        learned, position = [], 0
-        for begin, end in spans:
-            ids += self._piece(text[position:begin]) if position else self._ids(text[:begin])
-            first = len(ids)
-            ids += self._piece(text[begin:end])
-            learned.append((first, len(ids)))
-            position = end
-        return ids + self._piece(text[position:]), learned
+    def _in_pieces(self, text: str, begin: int, end: int, found: list[Span]) -> tuple[list[int], list[Span]]:
+        """The same with the last answer tokenised apart from its prompt, as it is when the model is asked."""
+        ids = self._ids(text[:begin])
+        first = len(ids)
+        ids += self._piece(text[begin:end])
+        return ids + self._piece(text[end:]), [*found, (first, len(ids))]
 
     def _piece(self, text: str) -> list[int]:
         """The tokens of a piece from the middle of a text, without the space that some put first."""
@@ -223,10 +221,12 @@ class Encoder:
             return ids[len(lead) :]
         ids = self._ids(text)
         if self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) != text:
-            raise TemplateFault(
-                "the answer's first characters melt into the prompt", "begin the answer with a letter"
-            )
+            raise TemplateFault("the answer's first characters melt into the prompt", "begin the answer with a letter")
         return ids
+
+
+def _refused(fault: TemplateFault) -> Refused:
+    return Refused("unrollable" if isinstance(fault, Unrollable) else "template", fault.what, fault.mend)
 
 
 def _bare(row: Row) -> Rendered:

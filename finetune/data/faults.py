@@ -38,6 +38,4 @@ def kind_of(value: object) -> str:
         return "a list"
     if isinstance(value, dict):
         return "an object"
-    return (
-        f"binary data ({type(value).__name__})" if isinstance(value, bytes) else f"a {type(value).__name__}"
-    )
+    return f"binary data ({type(value).__name__})" if isinstance(value, bytes) else f"a {type(value).__name__}"

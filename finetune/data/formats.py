@@ -48,12 +48,8 @@ ROLES = {
 }
 REASONING = ("reasoning_content", "thinking", "reasoning")
 
-# Columns that tell that the rows are for another method.
-OTHER_METHODS = {
-    "chosen": "preference pairs (chosen, rejected)",
-    "rejected": "preference pairs (chosen, rejected)",
-    "label": "votes (label)",
-}
+# Columns of preference data: rows that have one are not for learning answers.
+PREFERENCES = ("chosen", "rejected")
 
 
 def from_messages(values: Values) -> Row:
@@ -88,15 +84,15 @@ def from_alpaca(values: Values) -> Row:
 
 
 def from_prompt_completion(values: Values) -> Row:
-    """A prompt and a completion: two texts, or two lists of messages."""
+    """A prompt and a completion: two texts, or two lists of messages.
+
+    Two texts become a question and its answer in the model's chat template; only a model without a template
+    sees them as they are, one after the other.
+    """
     prompt, completion = values["prompt"], values["completion"]
     tools = _tools(values.get("tools"))
     if isinstance(prompt, list) or isinstance(completion, list):
-        asked = (
-            _messages(prompt, "prompt")
-            if isinstance(prompt, list)
-            else _turns(_text(prompt, "prompt"), "")[:1]
-        )
+        asked = _messages(prompt, "prompt") if isinstance(prompt, list) else _turns(_text(prompt, "prompt"), "")[:1]
         if isinstance(completion, list):
             return Chat((*asked, *_messages(completion, "completion")), tools)
         return Chat((*asked, {"role": "assistant", "content": _text(completion, "completion")}), tools)
@@ -121,14 +117,16 @@ COLUMNS = frozenset(name for layout in LAYOUTS.values() for name in (*layout.nee
 
 def detect(values: Values) -> str | None:
     """The layout of a record, or None."""
-    return next(
-        (name for name, layout in LAYOUTS.items() if all(key in values for key in layout.needs)), None
-    )
+    return next((name for name, layout in LAYOUTS.items() if all(key in values for key in layout.needs)), None)
 
 
 def other_method(values: Values) -> str | None:
     """What a record is made for when not for learning answers: a bad answer must not be learned."""
-    return next((kind for column, kind in OTHER_METHODS.items() if values.get(column) is not None), None)
+    if any(values.get(column) is not None for column in PREFERENCES):
+        return "preference pairs (chosen, rejected)"
+    if isinstance(values.get("label"), bool) and "text" not in values:
+        return "votes (label)"
+    return None
 
 
 def wanted_text() -> str:
@@ -165,9 +163,7 @@ def _turns(user: str, assistant: str) -> tuple[Message, Message]:
 
 def _messages(value: Any, field: str) -> tuple[Message, ...]:
     if not isinstance(value, list):
-        raise BadRow(
-            field, f"must be a list, got {kind_of(value)}", 'such as [{"role": "user", "content": "…"}, …]'
-        )
+        raise BadRow(field, f"must be a list, got {kind_of(value)}", 'such as [{"role": "user", "content": "…"}, …]')
     messages: list[Message] = []
     for number, turn in enumerate(value, 1):
         message = _message(turn, number, field)
@@ -185,9 +181,7 @@ def _message(turn: Any, number: int, field: str) -> Message:
         raise BadRow(field, f"turn {number} must be an object, got {kind_of(turn)}", mend)
     given = turn.get("role", turn.get("from"))
     if not isinstance(given, str):
-        raise BadRow(
-            field, f"turn {number} has no role (it has: {listed(list(turn))})", "add role and content"
-        )
+        raise BadRow(field, f"turn {number} has no role (it has: {listed(list(turn))})", "add role and content")
     role = ROLES.get(given)
     if role is None:
         mend = did_you_mean(given, ROLES) or "use system, user, assistant or tool"
@@ -204,11 +198,7 @@ def _message(turn: Any, number: int, field: str) -> Message:
     if role == "assistant":
         _add_answer_parts(message, turn, number, field)
     if content is None and "tool_calls" not in message:
-        has = (
-            "is null"
-            if "content" in turn or "value" in turn
-            else f"is missing (it has: {listed(list(turn))})"
-        )
+        has = "is null" if "content" in turn or "value" in turn else f"is missing (it has: {listed(list(turn))})"
         raise BadRow(field, f"turn {number} content {has}", "fill it in, or delete the turn")
     for key in ("name", "tool_call_id"):
         if role == "tool" and isinstance(turn.get(key), str):
@@ -225,17 +215,9 @@ def _content(value: Any, number: int, field: str) -> str | None:
     for part in value:
         kind = part.get("type", "text") if isinstance(part, dict) else None
         if kind in ("image", "image_url", "input_image", "audio", "input_audio", "video"):
-            raise BadRow(
-                field, f"turn {number} content holds a part of type {kind!r}", "only text can be learned from"
-            )
-        if (
-            not isinstance(part, dict)
-            or kind not in ("text", "input_text")
-            or not isinstance(part.get("text"), str)
-        ):
-            what = (
-                f"turn {number} content must be text or a list of text parts, got a list with {kind_of(part)}"
-            )
+            raise BadRow(field, f"turn {number} content holds a part of type {kind!r}", "only text can be learned from")
+        if not isinstance(part, dict) or kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
+            what = f"turn {number} content must be text or a list of text parts, got a list with {kind_of(part)}"
             raise BadRow(field, what, 'write parts as {"type": "text", "text": "…"}')
         texts.append(part["text"])
     return "".join(texts)
@@ -275,9 +257,7 @@ def _called(content: str | None, number: int, field: str) -> list[dict[str, Any]
 def _call(call: Any, number: int, field: str) -> dict[str, Any]:
     inner = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-        raise BadRow(
-            field, f"turn {number} has a tool call without a name", 'write {"name": …, "arguments": {…}}'
-        )
+        raise BadRow(field, f"turn {number} has a tool call without a name", 'write {"name": …, "arguments": {…}}')
     arguments = inner.get("arguments", inner.get("parameters"))
     if isinstance(arguments, str):
         try:
@@ -302,9 +282,7 @@ def _tools(value: Any) -> tuple[dict[str, Any], ...]:
     if not value:
         return ()
     if not isinstance(value, list):
-        raise BadRow(
-            "tools", f"must be a list, got {kind_of(value)}", 'such as [{"name": …, "parameters": {…}}]'
-        )
+        raise BadRow("tools", f"must be a list, got {kind_of(value)}", 'such as [{"name": …, "parameters": {…}}]')
     tools = []
     for number, tool in enumerate(value, 1):
         inner = tool.get("function", tool) if isinstance(tool, dict) else None

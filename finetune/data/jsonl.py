@@ -50,9 +50,7 @@ def read_jsonl(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, d
             if len(line) > MAX_LINE:
                 size = len(line) + _skip_line(file)
                 mend = "split the row, or find the line break that is missing"
-                faults.add(
-                    f"{name}:{number}", f"one line of {size:,} bytes, over the limit of {MAX_LINE:,}", mend
-                )
+                faults.add(f"{name}:{number}", f"one line of {size:,} bytes, over the limit of {MAX_LINE:,}", mend)
                 continue
             if number == 1 and line.startswith(BOM):
                 line = line[len(BOM) :]
@@ -81,9 +79,7 @@ def decode(data: bytes, name: str, row: int, faults: FaultLog) -> str | None:
     """The bytes as text, or None and a fault that names the byte and the mend."""
     where = f"{name}:{row}"
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        faults.add(
-            where, "not UTF-8 at byte 1: this is UTF-16", f"convert it: iconv -f UTF-16 -t UTF-8 {name}"
-        )
+        faults.add(where, "not UTF-8 at byte 1: this is UTF-16", f"convert it: iconv -f UTF-16 -t UTF-8 {name}")
         return None
     try:
         text = data.decode("utf-8")
@@ -147,9 +143,7 @@ def _is_cut(text: str, error: json.JSONDecodeError) -> bool:
 def as_record(value: Any, text: str, where: str, faults: FaultLog) -> dict[str, Any] | None:
     """The value if it can be a row; `text` is what it was read from."""
     if not isinstance(value, dict):
-        faults.add(
-            where, f"a row must be an object, got {kind_of(value)}", 'write {"messages": [...]} or the like'
-        )
+        faults.add(where, f"a row must be an object, got {kind_of(value)}", 'write {"messages": [...]} or the like')
         return None
     if "\\u" in text and (found := _bad_text(value, "")):
         faults.add(f"{where} {found[0]}", found[1], "remove it")
@@ -237,9 +231,7 @@ def _json_object_or_lines(path: Path, name: str, faults: FaultLog) -> Iterator[t
             whole = DECODER.decode(path.read_bytes().removeprefix(BOM).decode("utf-8"))
         except ValueError:
             whole = None
-    lists = (
-        [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
-    )
+    lists = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
     keyed = [key for key in lists if whole[key] and all(isinstance(item, dict) for item in whole[key])]
     if keyed and not any(key in ("messages", "conversations") for key in keyed):
         mend = f"keep the list alone: jq -c '.{keyed[0]}[]' {name} > rows.jsonl"

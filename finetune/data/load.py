@@ -16,7 +16,7 @@ from finetune.data.rows import Chat, Row, to_json
 from finetune.errors import UserError, did_you_mean, listed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A row that is fit to be learned from."""
 
@@ -37,16 +37,12 @@ def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...]) -
     """Every row of the sources; raises all their faults at once."""
     _check_columns(data.columns)
     faults, loaded = FaultLog(), []
-    wanted = {*formats.COLUMNS, *formats.OTHER_METHODS, *data.columns.values()}
+    wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values()}
     for index, source in enumerate(sources):
-        records = read(
-            source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision
-        )
+        records = read(source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision)
         rows = _rows(records, data, shapes, faults)
         loaded += [
-            Loaded(
-                to_json(row), row.shape, record.file, record.row, index, isinstance(row, Chat) and row.plain
-            )
+            Loaded(to_json(row), row.shape, record.file, record.row, index, isinstance(row, Chat) and row.plain)
             for record, row in rows
         ]
     faults.raise_any()
@@ -110,11 +106,7 @@ def _renamed(record: Record, columns: dict[str, str]) -> formats.Values:
 
 def _detect(record: Record, values: formats.Values, columns: dict[str, str]) -> str:
     # A source that has our names already needs no mapping: `data.columns` may be meant for another one.
-    absent = [
-        (ours, theirs)
-        for ours, theirs in columns.items()
-        if theirs not in record.values and ours not in values
-    ]
+    absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in record.values and ours not in values]
     if absent:
         ours, theirs = absent[0]
         mend = did_you_mean(theirs, record.values, "did you mean {}?") or "set it to one of these"
@@ -139,9 +131,7 @@ def _detect(record: Record, values: formats.Values, columns: dict[str, str]) -> 
     return layout
 
 
-def _row(
-    layout: str, record: Record, values: formats.Values, first: Record | None, faults: FaultLog
-) -> Row | None:
+def _row(layout: str, record: Record, values: formats.Values, first: Record | None, faults: FaultLog) -> Row | None:
     """The record as a row, or a fault; `first` is the record that the layout was found by."""
     try:
         return formats.convert(layout, values)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Effective batches that are sorted by length together. On log-normal lengths in batches of 8, windows of 50 pad by
-# 6 %, of 200 by 2 %, and each epoch still puts other rows together.
+# Effective batches that are sorted by length together. On log-normal lengths in batches of 8, windows of 50
+# pad by 6 %, of 200 by 2 %, and each epoch still puts other rows together.
 WINDOW = 200
 
 Indices = NDArray[np.int64]

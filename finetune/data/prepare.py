@@ -21,7 +21,7 @@ from finetune.data.load import Loaded, load
 from finetune.data.order import row_order
 from finetune.data.prepared import PreparedData, SplitFacts
 from finetune.data.read import Source, find_sources
-from finetune.data.rows import Row, from_json
+from finetune.data.rows import Chat, Row, from_json, to_json, unrolled
 from finetune.data.sandbox import TemplateFault
 from finetune.data.split import duplicates, hold_out, refuse_overlap, repeat
 from finetune.errors import UserError
@@ -72,7 +72,7 @@ def prepare(
     """
     train = find_sources(data.train, "data.train")
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
-    _check_weights(data, train)
+    _check_settings(data, train, held)
     identity = _tokenizer_digest(tokenizer)
     settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), identity)
     root = Path(cache)
@@ -102,14 +102,12 @@ def ordered_rows(
 ) -> tuple[datasets.Dataset, NDArray[np.int32]]:
     """All rows of a run in the order in which they are trained, and the number of tokens of each."""
     counts = lengths(split)
-    order = row_order(
-        counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length
-    )
+    order = row_order(counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length)
     return open_rows(split).select(order), counts[order]
 
 
 def held_out_rows(split: SplitFacts) -> datasets.Dataset:
-    """The held-out rows, the longest first: little is padded, and what does not fit into memory fails at once."""
+    """The held-out rows, the longest first: little is padded, and what is too large fails at once."""
     return open_rows(split).select(np.argsort(-lengths(split), kind="stable"))
 
 
@@ -123,7 +121,11 @@ def lengths(split: SplitFacts) -> NDArray[np.int32]:
     return store.lengths(split.path)
 
 
-def _check_weights(data: DataConfig, sources: Sequence[Source]) -> None:
+def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[Source]) -> None:
+    if not any(source.on_hub for source in (*sources, *held)):
+        given = {"data.revision": data.revision is not None, "data.split": data.split != "train"}
+        for key in (key for key, is_given in given.items() if is_given):
+            raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
     if data.weights and len(data.weights) != len(sources):
         what = f"{len(data.weights)} weights for {len(sources)} sources in data.train"
         raise UserError.at("data.weights", what, "give one for each source")
@@ -168,9 +170,7 @@ class _Job:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
         data, seed = self.settings.data, self.settings.seed
         kept, held, origin = self._split()
-        encoder = Encoder(
-            self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids
-        )
+        encoder = Encoder(self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids)
         self._check_template(encoder)
         faults = FaultLog()
         train = _Split(temporary / "train", encoder, data.on_long, faults)
@@ -216,10 +216,15 @@ class _Job:
             yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"
         if origin == "none" and self.settings.data.eval_share > 0:
             yield "data.train: only one distinct row, so none is held out"
+        if train.unrolled:
+            yield (
+                f"data.train: {train.unrolled} conversations became a row for each answer, because the chat "
+                "template writes an answer otherwise when more follows; method.learn=last keeps one row each"
+            )
         if train.unlearned_reasoning:
             yield (
                 f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} "
-                "earlier turns, which are learned without it; method.learn=last learns only the last turn"
+                "answers, which are learned without it; use a template that writes it"
             )
         if any(row.shape == "chat" for row in self.rows) and self.tokenizer.chat_template:
             known = {*self.settings.stop_ids, self.tokenizer.eos_token_id}
@@ -234,23 +239,30 @@ class _Split:
     def __init__(self, folder: Path, encoder: Encoder, on_long: str, faults: FaultLog) -> None:
         self._name, self._encoder, self._on_long, self._faults = folder.name, encoder, on_long, faults
         self._writer = store.SplitWriter(folder)
-        self.truncated = self.dropped = self.unlearned_reasoning = 0
+        self.truncated = self.dropped = self.unrolled = self.unlearned_reasoning = 0
 
     def encode(self, rows: Sequence[Loaded]) -> None:
         """Encode and write the rows; what cannot be learned from is noted as a fault."""
         for begin in range(0, len(rows), BATCH):
             batch = rows[begin : begin + BATCH]
-            results = self._encoder.encode([from_json(row.json) for row in batch])
-            kept = [
-                (item, row.json) for row, item in zip(batch, map(self._take, batch, results), strict=True)
-            ]
-            self._writer.write(
-                [(item.input_ids, item.labels, text) for item, text in kept if item is not None]
-            )
+            kept = [(self._take(row, item), text) for row, item, text in self._results(batch)]
+            self._writer.write([(item.input_ids, item.labels, text) for item, text in kept if item])
         self._writer.close()
         if rows and not self._writer.rows and not self._faults.total:
             what = f"all {len(rows)} rows of the split {self._name} are over data.max_length and were dropped"
             self._faults.add(rows[0].file, what, "raise data.max_length, or set data.on_long=truncate")
+
+    def _results(self, batch: Sequence[Loaded]) -> Iterator[tuple[Loaded, Encoded | Refused, str]]:
+        """Each row encoded, or in its place the parts of a conversation that had to be unrolled."""
+        rows = [from_json(row.json) for row in batch]
+        for place, row, result in zip(batch, rows, self._encoder.encode(rows), strict=True):
+            if isinstance(row, Chat) and isinstance(result, Refused) and result.kind == "unrollable":
+                self.unrolled += 1
+                parts = unrolled(row)
+                for part, item in zip(parts, self._encoder.encode(parts), strict=True):
+                    yield place, item, to_json(part)
+            else:
+                yield place, result, place.json
 
     def _take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
         """The row if it is kept; counts and notes it if not."""

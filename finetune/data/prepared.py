@@ -101,10 +101,7 @@ def read(folder: Path) -> PreparedData | None:
 def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:
     if kept is None:
         return None
-    counts = {
-        name: kept[name]
-        for name in ("rows", "tokens", "supervised_tokens", "longest", "truncated", "dropped")
-    }
+    counts = {name: kept[name] for name in ("rows", "tokens", "supervised_tokens", "longest", "truncated", "dropped")}
     return SplitFacts(path=str(path), **counts)
 
 

@@ -35,6 +35,13 @@ def preview_text(prepared: PreparedData, tokenizer: Any, rows: int = 5) -> str:
     return "\n".join(lines)
 
 
+def sample(prepared: PreparedData, tokenizer: Any, most: int = 600) -> str:
+    """The first row as preview_text shows it, its middle left out where it is long."""
+    parts = next(iter(_rows(prepared, tokenizer, 1)))
+    marked = "".join(f"⟦{text}⟧" if learned else text for text, learned in parts)
+    return marked if len(marked) <= most else f"{marked[: most // 2]} … {marked[-most // 2 :]}"
+
+
 def preview_html(prepared: PreparedData, tokenizer: Any, rows: int = 5) -> str:
     """The same as a page of its own, which loads nothing from elsewhere."""
     blocks = []

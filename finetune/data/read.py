@@ -32,7 +32,7 @@ MAGIC = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One row as its file has it."""
 
@@ -63,9 +63,7 @@ def find_sources(given: Any, key: str) -> list[Source]:
     """What a `data.train` or `data.eval` names; all that cannot be found is raised at once."""
     names = [given] if isinstance(given, str) else given
     if isinstance(names, (str, bytes)) or not isinstance(names, Sequence) or not names:
-        raise UserError.at(
-            key, f"must be a path or a list of paths, got {kind_of(given)}", f"such as {key}=my.jsonl"
-        )
+        raise UserError.at(key, f"must be a path or a list of paths, got {kind_of(given)}", f"such as {key}=my.jsonl")
     faults, sources = FaultLog(), []
     for name in names:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
@@ -113,9 +111,7 @@ def _mend_of(name: str, path: Path, key: str) -> str:
     if len(parts) > 1 and any(Path(part).expanduser().exists() for part in parts):
         return f"for several files write {key}=[{','.join(parts)}]"
     near = _nearest(path)
-    return (
-        f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
-    )
+    return f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
 
 
 def _shown(path: Path) -> bool:
@@ -164,9 +160,7 @@ def _shorten(path: Path) -> str:
     return "~" + text[len(home) :] if len(home) > 1 and text.startswith(home + os.sep) else text
 
 
-def _open(
-    path: Path, name: str, wanted: Collection[str], faults: FaultLog
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _open(path: Path, name: str, wanted: Collection[str], faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
     suffix = path.suffix.lower()
     if not _is_readable(path, name, suffix, faults):
         return iter(())
@@ -190,9 +184,7 @@ def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:
             faults.add(name, "packed files are not read", "unpack it first")
             return False
         if suffix not in SUFFIXES:
-            faults.add(
-                name, f"unknown kind of file {suffix or '(no ending)'!r}", f"{known}; rename or convert it"
-            )
+            faults.add(name, f"unknown kind of file {suffix or '(no ending)'!r}", f"{known}; rename or convert it")
             return False
         with path.open("rb") as file:
             head = file.read(16)

@@ -8,7 +8,7 @@ A message is a dict as chat templates want it: `role` and `content` (always text
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Message = dict[str, Any]
@@ -21,6 +21,7 @@ class Chat:
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     plain: bool = False  # came as a prompt and a completion, so it needs no chat template where there is none
+    last: bool = False  # only the last answer is learned: the part of a conversation up to one of its answers
 
     shape = "chat"
 
@@ -47,8 +48,9 @@ def to_json(row: Row) -> str:
         content = {"messages": row.messages}
         if row.tools:
             content["tools"] = row.tools
-        if row.plain:
-            content["plain"] = True
+        for flag in ("plain", "last"):
+            if getattr(row, flag):
+                content[flag] = True
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -57,4 +59,11 @@ def from_json(text: str) -> Row:
     content = json.loads(text)
     if "text" in content:
         return Text(content["text"])
-    return Chat(tuple(content["messages"]), tuple(content.get("tools", ())), content.get("plain", False))
+    flags = {flag: content.get(flag, False) for flag in ("plain", "last")}
+    return Chat(tuple(content["messages"]), tuple(content.get("tools", ())), **flags)
+
+
+def unrolled(row: Chat) -> list[Chat]:
+    """The conversation as one row for each of its answers, each to be learned as the last of its row."""
+    ends = [index + 1 for index, message in enumerate(row.messages) if message["role"] == "assistant"]
+    return [replace(row, messages=row.messages[:end], last=True) for end in ends]

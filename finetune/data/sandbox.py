@@ -2,14 +2,15 @@
 
 Jinja's sandbox keeps a template from reaching the machine, but not from eating its memory or time. So the
 source has a size limit, and while one renders, the process may grow by a bounded amount and the clock is
-watched. The clock needs the main thread and the memory limit needs Linux; elsewhere only the limit on the
-rendered size is left.
+watched. Both belong to the whole process, so they are set in the main thread only, and the one on memory only
+on Linux; elsewhere the limit on the rendered size is left.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,31 +86,38 @@ def _template_line(error: Exception) -> int | None:
     return lines[-1] if lines else None
 
 
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    if not _in_main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    if signal.getitimer(signal.ITIMER_REAL)[0]:  # someone else's clock is running
+    left, interval = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < left <= MAX_SECONDS:  # someone else's clock rings sooner
         yield
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise _OutOfTime
 
-    before = signal.signal(signal.SIGALRM, ring)
+    started, handler = time.monotonic(), signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 0.001), interval)
 
 
 @contextmanager
 def _memory_limit() -> Iterator[None]:
     statm = Path("/proc/self/statm")
-    if not statm.exists():
+    if not _in_main_thread() or not statm.exists():  # two threads would restore each other's limits
         yield
         return
     import resource

@@ -45,9 +45,7 @@ class SplitWriter:
             lengths,
             [r for _, _, r in rows],
         ]
-        arrays = [
-            self._pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)
-        ]
+        arrays = [self._pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._writer.write_batch(self._pa.record_batch(arrays, schema=self._schema))
         self.rows += len(rows)
         self.tokens += sum(lengths)
@@ -117,9 +115,7 @@ def read_tokens(path: str, limit: int) -> Iterator[tuple[list[int], list[int]]]:
     """Ids and labels of the first rows of a split."""
     count = 0
     for batch in _batches(path):
-        for ids, labels in zip(
-            batch.column("input_ids").to_pylist(), batch.column("labels").to_pylist(), strict=True
-        ):
+        for ids, labels in zip(batch.column("input_ids").to_pylist(), batch.column("labels").to_pylist(), strict=True):
             if count == limit:
                 return
             yield ids, labels

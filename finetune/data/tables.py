@@ -137,9 +137,7 @@ def read_parquet(
                 row += 1
                 yield row, record
     except (pa.ArrowException, OSError) as error:
-        faults.add(
-            name, f"not a readable Parquet file: {str(error).splitlines()[0]}", "write or copy it again"
-        )
+        faults.add(name, f"not a readable Parquet file: {str(error).splitlines()[0]}", "write or copy it again")
 
 
 def _readable(kind: Any) -> bool:
@@ -147,6 +145,4 @@ def _readable(kind: Any) -> bool:
 
     if types.is_dictionary(kind):
         kind = kind.value_type
-    return not (
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind) or types.is_map(kind)
-    )
+    return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind) or types.is_map(kind))

@@ -148,12 +148,13 @@ class Template:
         contents = ("Zu0Z", "Za1Z", "Zu2Z", "Za3Z")
         roles = ("user", "assistant", "user", "assistant")
         text = self.render([say(role, content) for role, content in zip(roles, contents, strict=True)])
-        for content in ("Za1Z", "Za3Z"):
-            tail = text.partition(content)[2].partition("Zu2Z")[0]
-            places = [(tail.find(name), -len(name), index) for index, name in names.items() if name in tail]
-            if places:
-                index = min(places)[2]
-                found[names[index]] = index
+        earlier, tail = text.partition("Za1Z")[2].partition("Zu2Z")[0], text.partition("Za3Z")[2]
+        if any(name in earlier and name in tail for name in found):
+            return found
+        places = [(tail.find(name), -len(name), index) for index, name in names.items() if name in tail]
+        if places:
+            index = min(places)[2]
+            found[names[index]] = index
         return found
 
 

@@ -115,9 +115,7 @@ def facts(contents: Contents) -> Pairs:
         return []
     model, batch, data = plan["model"], plan["batch"], plan["data"]
     train, held_out = data["train"], data["held_out"]
-    rows = (
-        f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['supervised_tokens']:,} of them learned"
-    )
+    rows = f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['supervised_tokens']:,} of them learned"
     share = f"{plan['trainable'] / max(1, model['parameters']):.2%} of the base"
     arithmetic = f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {batch['effective']}"
     return [
@@ -145,9 +143,7 @@ def settings(contents: Contents) -> list[tuple[str, str, str]]:
     ]
     named = {key for key, _, _ in rows}
     rows += [
-        (key, str(_at(plan["config"], key)), source)
-        for key, source in plan["sources"].items()
-        if key not in named
+        (key, str(_at(plan["config"], key)), source) for key, source in plan["sources"].items() if key not in named
     ]
     return sorted(rows)
 

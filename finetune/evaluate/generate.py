@@ -50,9 +50,7 @@ def generate(
             longest = max(len(prompts[index]) for index in batch)
             room = max_new_tokens if context is None else max(1, min(max_new_tokens, context - longest))
             began = time.perf_counter()
-            new = _continue(
-                inner, [prompts[index] for index in batch], tokenizer.pad_token_id, stop_ids, room
-            )
+            new = _continue(inner, [prompts[index] for index in batch], tokenizer.pad_token_id, stop_ids, room)
             share = (time.perf_counter() - began) / len(batch)
             for index, ids in zip(batch, new, strict=True):
                 end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
@@ -84,12 +82,8 @@ def _continue(
     from transformers import GenerationConfig
 
     width = max(map(len, prompts))
-    ids = torch.tensor(
-        [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device
-    )
-    mask = torch.tensor(
-        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device
-    )
+    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     greedy = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -116,9 +110,7 @@ def _losses(model: Any, rows: list[tuple[Sequence[int], Sequence[int]]], pad_id:
         inputs["logits_to_keep"] = width - first
     # the last position predicts nothing that is there
     logits, targets = model(**inputs).logits[:, first - width : -1].float(), labels[:, first + 1 :]
-    losses = torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-    )
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
     counts = (targets != IGNORED).sum(dim=1)
     return [Likelihood(float(nll), int(n)) for nll, n in zip(losses.double().sum(dim=1), counts, strict=True)]
 
@@ -129,9 +121,7 @@ def _extent(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[int, i
     return max(len(ids) for ids, _ in rows), max(0, min(starts) - 1)
 
 
-def _batches(
-    prompts: Sequence[Sequence[int]], size: int, context: int | None, room: int
-) -> Iterator[list[int]]:
+def _batches(prompts: Sequence[Sequence[int]], size: int, context: int | None, room: int) -> Iterator[list[int]]:
     """Indices of prompts of similar length; one that nearly fills the context has less room: alone."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     tight = [index for index in order if context is not None and len(prompts[index]) + room > context]

@@ -132,9 +132,7 @@ def run_text_ladder(
     rungs, pad = [], speech.tokenizer.pad_token_id
     for name, opened in ((BASE, models.base), (TUNED, models.tuned)):
         with opened() as model:
-            rungs.append(
-                Rung(name, tuple(likelihoods(model, sequences, batch_size=settings.batch_size, pad_id=pad)))
-            )
+            rungs.append(Rung(name, tuple(likelihoods(model, sequences, batch_size=settings.batch_size, pad_id=pad))))
     return judge(NLL, held_out, rungs, seed)
 
 
@@ -192,9 +190,7 @@ def _check(metric: str, references: Sequence[str]) -> None:
     bad = [number for number, text in enumerate(references, 1) if metric in OF_JSON and not is_json(text)]
     if bad:
         mend = f"evaluate.metric={metric} compares JSON; for text take exact, contains or f1"
-        faults = [
-            Fault(f"held-out row {number} answer", "is not JSON", mend) for number in bad[:SHOWN_FAULTS]
-        ]
+        faults = [Fault(f"held-out row {number} answer", "is not JSON", mend) for number in bad[:SHOWN_FAULTS]]
         raise UserError(faults, total=len(bad))
 
 
@@ -210,9 +206,7 @@ def _room(questions: Sequence[Question]) -> int:
     return longest + longest // 4 + 8
 
 
-def _answers(
-    model: Any, speech: Speech, prompts: list[list[int]], room: int, batch_size: int
-) -> tuple[Answer, ...]:
+def _answers(model: Any, speech: Speech, prompts: list[list[int]], room: int, batch_size: int) -> tuple[Answer, ...]:
     return tuple(
         generate(
             model,
@@ -236,9 +230,7 @@ def _predicted(
     return tuple(likelihoods(model, sequences, batch_size=batch_size, pad_id=speech.tokenizer.pad_token_id))
 
 
-def _scores(
-    answers: Sequence[Answer], questions: Sequence[Question]
-) -> tuple[tuple[str, tuple[float, ...]], ...]:
+def _scores(answers: Sequence[Answer], questions: Sequence[Question]) -> tuple[tuple[str, tuple[float, ...]], ...]:
     wanted = [question.reference for question in questions]
     pairs = [(visible(answer.text), text) for answer, text in zip(answers, wanted, strict=True)]
     names = fitting(wanted)

@@ -88,8 +88,7 @@ def _training(contents: Contents) -> str:
         height=150,
     )
     boxes = "".join(
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-        for name, value in tiles(contents)
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for name, value in tiles(contents)
     )
     shown = f'<div class="tiles">{boxes}</div>' if boxes else ""
     named = f'<p class="soft">Loss</p>{loss}' if loss else ""
@@ -128,9 +127,7 @@ def _answer(row: Mapping[str, Any], names: Mapping[str, str], metric: str) -> st
         mark = "yes" if score == 1 else "no"
         sign = "✓" if score == 1 else "✗" if score == 0 else f"{score:.2f}"
         label = f'<span class="mark {mark}" title="{escape(metric)} {score:g}">{sign}</span>'
-        parts.append(
-            f"<dt>{escape(names.get(name, name))} {label}</dt><dd><pre>{_cut(given['text'])}</pre></dd>"
-        )
+        parts.append(f"<dt>{escape(names.get(name, name))} {label}</dt><dd><pre>{_cut(given['text'])}</pre></dd>")
     return f'<div class="answer"><pre>{_cut(row["prompt"])}</pre><dl>{"".join(parts)}</dl></div>'
 
 
@@ -143,11 +140,7 @@ def _learned(contents: Contents) -> str:
         return ""
     text = contents.preview
     shown = text if len(text) <= LONGEST_PREVIEW else f"{text[:LONGEST_PREVIEW]}\n…"
-    link = (
-        '<p class="soft">In colour: <a href="preview.html">preview.html</a></p>'
-        if contents.has_preview_page
-        else ""
-    )
+    link = '<p class="soft">In colour: <a href="preview.html">preview.html</a></p>' if contents.has_preview_page else ""
     return _section(
         "What is learned",
         link,
@@ -178,9 +171,7 @@ def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str = "") 
 def _pairs(rows: Sequence[tuple[str, str]]) -> str:
     if not rows:
         return ""
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows
-    )
+    body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
 
 

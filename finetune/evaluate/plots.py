@@ -59,9 +59,7 @@ def curves(title: str, lines: Sequence[Line], *, x_name: str, height: int = 260)
             parts += [f'<circle class="dot {one.style}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
         label = f"{one.name} {number(one.points[-1][1])}"
         parts.append(_text(dots[-1][0] + 8, place + 4, label, "start", one.style))
-    said = "; ".join(
-        f"{one.name} from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in drawn
-    )
+    said = "; ".join(f"{one.name} from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in drawn)
     return _svg(title, said, height, parts)
 
 

@@ -69,9 +69,7 @@ def decoded(ids: Sequence[int], speech: Speech) -> tuple[str, int]:
     return str(speech.tokenizer.decode(ids[:end], skip_special_tokens=True)), end
 
 
-def with_examples(
-    question: Question, examples: Sequence[Question], speech: Speech, room: int
-) -> tuple[list[int], int]:
+def with_examples(question: Question, examples: Sequence[Question], speech: Speech, room: int) -> tuple[list[int], int]:
     """The prompt with as many examples before it as the context holds, and how many those are."""
     row = question.row
     joined = row.plain and not speech.tokenizer.chat_template
@@ -89,9 +87,7 @@ def choose_rows(rows: Iterable[Row], total: int, most: int, seed: int) -> list[R
     return [row for index, row in enumerate(rows) if index in chosen]
 
 
-def choose_examples(
-    training: Sequence[Chat], held_out: Sequence[Chat], count: int, seed: int
-) -> tuple[int, ...]:
+def choose_examples(training: Sequence[Chat], held_out: Sequence[Chat], count: int, seed: int) -> tuple[int, ...]:
     """Which training rows are shown: drawn by seed, never one that asks what a held-out row asks."""
     taken = {_asked(row) for row in held_out}
     chosen: list[int] = []

@@ -95,8 +95,8 @@ def check_rows(run_dir: Path, plan: RunPlan) -> SplitFacts:
 
 def override(settings: EvaluateConfig, overrides: Sequence[str]) -> EvaluateConfig:
     """The settings of a run, changed by `evaluate.key=value`; every fault is raised at once."""
-    from finetune.overrides import parse_override, split_overrides
-    from finetune.settings import converted, outside, settings_of_kind
+    from finetune.settings.catalogue import converted, outside, settings_of_kind
+    from finetune.settings.overrides import parse_override, split_overrides
 
     known = {setting.key: setting for setting in settings_of_kind(EvaluateConfig, "evaluate.")}
     faults: list[Fault] = []
@@ -125,9 +125,7 @@ def open_run(plan: RunPlan) -> tuple[Speech, Models]:
     from finetune.model_files import inspect_model
     from finetune.tokenizer import load_tokenizer, stop_ids
 
-    tokenizer = load_tokenizer(
-        plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens)
-    )
+    tokenizer = load_tokenizer(plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens))
     encoder = Encoder(tokenizer, "last", stop_ids=stop_ids(plan.model, tokenizer))
     speech = Speech(tokenizer, encoder, plan.model.context)
     folder = Path(plan.run_dir)

@@ -116,7 +116,5 @@ def _same(first: Any, second: Any) -> bool:
     if isinstance(first, list) and isinstance(second, list):
         return len(first) == len(second) and all(map(_same, first, second))
     if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(
-            _same(value, second[key]) for key, value in first.items()
-        )
+        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
     return bool(first == second)

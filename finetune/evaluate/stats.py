@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,8 +60,11 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     n = only_first + only_second
     if n == 0:
         return 1.0
-    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return float(min(1.0, 2 * tail / 2**n))
+    ways, tail = 1, 1  # of drawing k of n, and of drawing at most k
+    for k in range(min(only_first, only_second)):
+        ways = ways * (n - k) // (k + 1)
+        tail += ways
+    return min(1.0, float(Fraction(2 * tail, 2**n)))
 
 
 def paired_difference(
@@ -70,19 +74,14 @@ def paired_difference(
     import numpy as np
 
     if len(first) != len(second) or len(first) < 2:
-        raise ValueError(
-            f"{len(first)} and {len(second)} scores: two lists of the same rows, at least 2, are needed"
-        )
+        raise ValueError(f"{len(first)} and {len(second)} scores: two lists of the same rows, at least 2, are needed")
     gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     sums, sizes = _clustered(gaps, clusters)
     if clusters is None and _binary(first) and _binary(second):
         p = mcnemar_exact(int((gaps > 0).sum()), int((gaps < 0).sum()))
     else:
         p = _sign_flip(sums, seed)
-    if bool((gaps == gaps[0]).all()):
-        interval = _uniform(float(gaps[0]), len(sums))
-    else:
-        interval = _bootstrap(sums, sizes, seed)
+    interval = _uniform(float(gaps[0]), len(sums)) if bool((gaps == gaps[0]).all()) else _bootstrap(sums, sizes, seed)
     return Comparison(float(gaps.mean()), interval, p, len(gaps), _detectable(sums, sizes))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from finetune.config import TrackioTracking
 from finetune.errors import UserError, first_line, listed
 from finetune.plan import RunPlan
 from finetune.rundir import CHECKPOINTS
@@ -53,6 +54,9 @@ def shared_arguments(plan: RunPlan) -> dict[str, Any]:
         "dataloader_pin_memory": plan.machine.device == "cuda",
         "remove_unused_columns": True,
     }
+    if isinstance(plan.config.tracking, TrackioTracking):
+        # Records stay on this machine: nothing is published as a Space.
+        arguments |= {"project": plan.config.tracking.project, "trackio_static_space_id": False}
     if training.scheduler == "cosine_with_min_lr":
         arguments["lr_scheduler_kwargs"] = {"min_lr_rate": 0.1}
     return arguments
@@ -65,9 +69,7 @@ def passed_on(given: Mapping[str, Any], has_begun: Callable[[], bool] = lambda: 
         yield
     except (TypeError, ValueError, RuntimeError) as error:
         # Memory that runs out is a RuntimeError of a kind of its own, or says so.
-        foreign = isinstance(error, RuntimeError) and (
-            type(error) is not RuntimeError or "memory" in str(error)
-        )
+        foreign = isinstance(error, RuntimeError) and (type(error) is not RuntimeError or "memory" in str(error))
         if not given or foreign or has_begun():
             raise
         what = f"TRL refuses what is passed on to it ({first_line(error):.200})"

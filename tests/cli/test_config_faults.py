@@ -244,9 +244,7 @@ def test_a_bad_override_is_refused(
     check([*start, override], said, capsys, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("row", "recipe", "said"), RECIPES, ids=[f"{row}-{text[:40]!a}" for row, text, _ in RECIPES]
-)
+@pytest.mark.parametrize(("row", "recipe", "said"), RECIPES, ids=[f"{row}-{text[:40]!a}" for row, text, _ in RECIPES])
 def test_a_bad_recipe_is_refused(
     row: int,
     recipe: str,
@@ -262,17 +260,13 @@ def test_a_bad_recipe_is_refused(
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-04", "0.0001"])
-def test_row_4_a_number_without_a_dot_is_one(
-    text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_row_4_a_number_without_a_dot_is_one(text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"training:\n  learning_rate: {text}\n")
     assert main(["train", *START, "--recipe", str(tmp_path / "mine.yaml"), "--cfg", "job"]) == 0
     assert "learning_rate: 0.0001" in capsys.readouterr().out
 
 
-def test_row_13_an_override_given_twice_names_both(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_row_13_an_override_given_twice_names_both(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     check([*START, "seed=1", "seed=2"], "seed: given twice, as seed=1 and seed=2; keep one", capsys, tmp_path)
 
 
@@ -300,9 +294,7 @@ def test_row_19_a_recipe_that_cannot_be_read(
     check(["--recipe", given], said, capsys, tmp_path)
 
 
-def test_many_faults_are_cut_to_twenty_and_counted(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_many_faults_are_cut_to_twenty_and_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("".join(f"key_{number}: 1\n" for number in range(5000)))
     check(
         [*START, "--recipe", str(tmp_path / "mine.yaml")],

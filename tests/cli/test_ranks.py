@@ -41,9 +41,7 @@ def tokens(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rows(
-        tmp_path_factory.mktemp("rows") / "rows.jsonl", [chat_row(number) for number in range(50)]
-    )
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", [chat_row(number) for number in range(50)])
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +102,7 @@ def test_a_failing_rank_ends_all_with_its_own_error(tmp_path: Path, rows: Path) 
     )  # fmt: skip
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: rank ") and ("nan" in last or "inf" in last or "finite" in last), (
-        done.stderr
-    )
+    assert last.startswith("error: rank ") and ("nan" in last or "inf" in last or "finite" in last), done.stderr
     assert time.monotonic() - started < 120
     assert _processes_of(tmp_path) == []
 

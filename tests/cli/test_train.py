@@ -16,9 +16,7 @@ FAST = ("model=tiny", "training.epochs=4", "training.batch_size=4", "evaluate.ro
 
 
 def answer(model: Any, tokenizer: Any) -> str:
-    ids = tokenizer.apply_chat_template(
-        QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     made = model.generate(**ids, max_new_tokens=16, do_sample=False)
     return str(tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
@@ -28,9 +26,7 @@ def base_answer() -> str:
 
     from finetune.tiny import PATH
 
-    return answer(
-        AutoModelForCausalLM.from_pretrained(PATH, dtype="float32"), AutoTokenizer.from_pretrained(PATH)
-    )
+    return answer(AutoModelForCausalLM.from_pretrained(PATH, dtype="float32"), AutoTokenizer.from_pretrained(PATH))
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -44,9 +40,7 @@ def test_an_adapter_reloads_with_plain_peft_and_answers_anew(
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 
-    code, out, err = finetune(
-        "train", *FAST, f"tuning={tuning}", f"data.train={chat_file}", "name=x", "--json"
-    )
+    code, out, err = finetune("train", *FAST, f"tuning={tuning}", f"data.train={chat_file}", "name=x", "--json")
     assert code == 0, err
     outcome = json.loads(out)
     assert outcome["status"] == "finished" and outcome["steps"] == 35
@@ -104,9 +98,7 @@ def test_more_epochs_go_on_from_the_end(finetune: Run, tmp_path: Path, chat_file
     assert steps == sorted(set(steps)) and steps[-1] == json.loads(out)["steps"] == 17
 
 
-def test_a_resumed_run_takes_the_cadence_that_it_is_given(
-    finetune: Run, tmp_path: Path, chat_file: Path
-) -> None:
+def test_a_resumed_run_takes_the_cadence_that_it_is_given(finetune: Run, tmp_path: Path, chat_file: Path) -> None:
     command = ("train", "model=tiny", f"data.train={chat_file}", "training.batch_size=4", "name=x")
     assert finetune(*command, "training.epochs=1", "training.eval_every=4", "training.log_every=4")[0] == 0
     assert finetune(*command, "training.epochs=3", "training.eval_every=3", "training.log_every=1")[0] == 0
@@ -173,3 +165,11 @@ def test_plan_changes_nothing_and_loads_no_weights(finetune: Run, tmp_path: Path
     assert code == 0
     assert "8 × 1 × 1 = 8 rows a step" in out and "run directory" in out
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [".prepared"]
+
+
+def test_tensorboard_files_lie_in_the_run_directory(finetune: Run, tmp_path: Path, chat_file: Path) -> None:
+    code, _, err = finetune(
+        "train", "model=tiny", f"data.train={chat_file}", "training.max_steps=2", "tracking=tensorboard", "name=x"
+    )
+    assert code == 0, err
+    assert list((tmp_path / "runs" / "x" / "tensorboard").glob("events.*"))

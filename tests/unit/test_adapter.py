@@ -98,12 +98,11 @@ def test_modules_to_save_are_checked(facts: ModelFacts, tied: ModelFacts) -> Non
         (LoraTuning(rank=3, initialization="orthogonal"), "tuning.rank", "must be even"),
         (LoraTuning(initialization="pissa", dora=True), "tuning.initialization", "tuning.dora"),
         (QloraTuning(initialization="pissa"), "tuning.initialization", "4 bits"),
+        (QloraTuning(bits=8, dora=True), "tuning.dora", "tuning.bits=4"),
         (LoraTuning(start="merge"), "tuning.start", "holds no adapter"),
     ],
 )
-def test_tunings_that_do_not_fit_are_named(
-    tuning: TuningConfig, where: str, what: str, facts: ModelFacts
-) -> None:
+def test_tunings_that_do_not_fit_are_named(tuning: TuningConfig, where: str, what: str, facts: ModelFacts) -> None:
     (fault,) = check_tuning(tuning, facts)
     assert fault.where == where and what in str(fault)
 
@@ -118,7 +117,8 @@ def test_tunings_that_do_not_fit_are_named(
         LoraTuning(modules_to_save=["embed_tokens", "lm_head"], targets=["v_proj"]),
         LoraTuning(modules_to_save=["norm"]),
         QloraTuning(rank=8),
-        QloraTuning(bits=8, dora=True),
+        QloraTuning(bits=8),
+        QloraTuning(dora=True),
     ],
 )
 @pytest.mark.parametrize("new_tokens", [(), NEW])
@@ -130,9 +130,7 @@ def test_the_number_of_trained_parameters_is_known_beforehand(
     assert report.trainable == trainable_parameters(facts, tuning, ids)
     added = 2 * len(new_tokens) * facts.hidden_size
     copies = sum(
-        facts.other_sizes.get(name, 0)
-        for name in facts.other_sizes
-        if name.split(".")[-1] in tuning.modules_to_save
+        facts.other_sizes.get(name, 0) for name in facts.other_sizes if name.split(".")[-1] in tuning.modules_to_save
     )
     assert report.total >= facts.parameters + added
     assert 0 < report.share < 1 or copies
@@ -153,9 +151,7 @@ def test_full_tuning_trains_everything(facts: ModelFacts) -> None:
     assert report.trainable == trainable_parameters(facts, FullTuning(), new_token_ids(tokenizer, facts, NEW))
 
 
-def test_new_tokens_train_only_their_rows_and_stay_small(
-    facts: ModelFacts, tied: ModelFacts, tmp_path: Path
-) -> None:
+def test_new_tokens_train_only_their_rows_and_stay_small(facts: ModelFacts, tied: ModelFacts, tmp_path: Path) -> None:
     for number, base in enumerate((facts, tied)):
         sizes = {}
         for new_tokens in ((), NEW):
@@ -176,9 +172,7 @@ def test_the_same_seed_gives_the_same_start(facts: ModelFacts) -> None:
 
 
 def test_settings_reach_peft(facts: ModelFacts) -> None:
-    tuning = LoraTuning(
-        rank=4, alpha=6.5, dropout=0.25, rslora=True, targets=["q_proj"], initialization="gaussian"
-    )
+    tuning = LoraTuning(rank=4, alpha=6.5, dropout=0.25, rslora=True, targets=["q_proj"], initialization="gaussian")
     config = tuned(facts, tuning)[0].peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout, config.use_rslora) == (4, 6.5, 0.25, True)
     assert (config.target_modules, config.init_lora_weights) == ({"q_proj"}, "gaussian")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune.adapter import add_adapter, new_token_ids
+from finetune.adapter import add_adapter, keep_in_fp32, new_token_ids
 from finetune.artefact import changed_since, compare_reloaded, save_artefact, snapshot
 from finetune.config import FullTuning, LoraTuning, QloraTuning, TuningConfig
 from finetune.errors import RunFailed
@@ -24,9 +24,7 @@ def facts(random_model_folder: Path) -> ModelFacts:
     return inspect_model(str(random_model_folder))
 
 
-def build(
-    facts: ModelFacts, tuning: TuningConfig, start: Path, new_tokens: tuple[str, ...] = NEW
-) -> tuple[Any, Any]:
+def build(facts: ModelFacts, tuning: TuningConfig, start: Path, new_tokens: tuple[str, ...] = NEW) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(facts, new_tokens=new_tokens)
     full, quantization = isinstance(tuning, FullTuning), plan_quantization(tuning)
     model: Any = load_model(
@@ -83,16 +81,12 @@ def test_adapters_reload_with_plain_peft(name: str, facts: ModelFacts, tmp_path:
     before = snapshot(model)
     step(model)
     changed_since(before, model)
-    folder = save_artefact(
-        model, tokenizer, tmp_path, facts, start_folder=tmp_path / "start" if changes else None
-    )
+    folder = save_artefact(model, tokenizer, tmp_path, facts, start_folder=tmp_path / "start" if changes else None)
     compare_reloaded(model, folder)
     assert folder == tmp_path / "adapter"
     again = AutoPeftModelForCausalLM.from_pretrained(str(folder))
     assert torch.allclose(logits(again), logits(model), atol=1e-5)
-    assert not torch.allclose(
-        logits(again)[..., :320], logits(build(facts, LoraTuning(), tmp_path, ())[0]), atol=1e-3
-    )
+    assert not torch.allclose(logits(again)[..., :320], logits(build(facts, LoraTuning(), tmp_path, ())[0]), atol=1e-3)
 
 
 @pytest.mark.parametrize("modules", [[], ["embed_tokens"]])
@@ -105,9 +99,7 @@ def test_shared_embeddings_reload_too(modules: list[str], tied_model_folder: Pat
     step(model)
     folder = save_artefact(model, tokenizer, tmp_path, facts)
     compare_reloaded(model, folder)
-    assert torch.allclose(
-        logits(AutoPeftModelForCausalLM.from_pretrained(str(folder))), logits(model), atol=1e-5
-    )
+    assert torch.allclose(logits(AutoPeftModelForCausalLM.from_pretrained(str(folder))), logits(model), atol=1e-5)
 
 
 def test_adapters_of_quantized_bases_reload(facts: ModelFacts, tmp_path: Path) -> None:
@@ -223,27 +215,50 @@ def test_an_untrained_adapter_fails_the_comparison(facts: ModelFacts, tmp_path: 
         compare_reloaded(model, folder)
 
 
-def test_trl_trains_new_rows_of_both_embeddings(
-    random_model_folder: Path, tied_model_folder: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", ["qlora", "eight bits", "pissa"])
+def test_an_interrupted_run_ends_in_the_same_adapter(name: str, facts: ModelFacts, tmp_path: Path) -> None:
+    import torch
+
+    tuning = {
+        "qlora": QloraTuning(rank=2, dropout=0.1),
+        "eight bits": QloraTuning(rank=2, bits=8),
+        "pissa": LoraTuning(rank=2, initialization="pissa_niter_4"),
+    }[name]
+    ends = []
+    for resume in (None, str(tmp_path / "out" / "checkpoint-1")):
+        trainer = sft_trainer(*build(facts, tuning, tmp_path / "start"), tmp_path / "out", steps=2)
+        keep_in_fp32(trainer.model)
+        trainer.train(resume_from_checkpoint=resume)
+        ends.append({key: value for key, value in trainer.model.named_parameters() if value.requires_grad})
+    assert {tensor.dtype for tensor in ends[0].values()} == {torch.float32}
+    assert all(torch.equal(tensor, ends[1][key]) for key, tensor in ends[0].items())
+
+
+def sft_trainer(model: Any, tokenizer: Any, folder: Path, steps: int) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     rows = Dataset.from_list([{"input_ids": [5, 6, 320, 7], "labels": [-100, 6, 320, 7]}] * 2)
+    args = SFTConfig(
+        output_dir=str(folder),
+        max_steps=steps,
+        learning_rate=1e-2,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        save_steps=1,
+        disable_tqdm=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
+
+
+def test_trl_trains_new_rows_of_both_embeddings(
+    random_model_folder: Path, tied_model_folder: Path, tmp_path: Path
+) -> None:
     for number, folder in enumerate((random_model_folder, tied_model_folder)):
         model, tokenizer = build(inspect_model(str(folder)), LoraTuning(rank=2), tmp_path)
-        args = SFTConfig(
-            output_dir=str(tmp_path / str(number)),
-            max_steps=1,
-            learning_rate=1e-2,
-            use_cpu=True,
-            bf16=False,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        trainer = SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
+        trainer = sft_trainer(model, tokenizer, tmp_path / str(number), steps=1)
         layers = (model.get_input_embeddings(), model.get_output_embeddings())
         before = [layer.weight.detach().clone() for layer in layers]
         trainer.train()

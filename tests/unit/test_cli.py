@@ -184,9 +184,7 @@ def test_an_unexpected_error_is_one_line_with_a_saved_trace(
     assert trace.stat().st_mode & 0o077 == 0
 
 
-def test_debug_adds_the_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_debug_adds_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     _main_raising(RunFailed("no"), monkeypatch, "--debug")
     assert "Traceback" in capsys.readouterr().err
 
@@ -204,9 +202,7 @@ def test_arguments_of_a_direct_launch_are_split() -> None:
     assert cli.split_arguments(["seed=1", "--recipe", "x", "name=a"]) == (["seed=1", "name=a"], "x")
 
 
-def test_the_plan_takes_what_the_command_line_gives(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_plan_takes_what_the_command_line_gives(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["plan", "model.name=./missing", f"data.train={tmp_path}/none.jsonl", "--json"]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "missing" in captured.err

@@ -19,8 +19,8 @@ from finetune.compose import (
     options_of,
 )
 from finetune.errors import UserError
-from finetune.settings import GROUPS, option_kind, typed_options
-from finetune.shipped import configs_folder
+from finetune.settings.catalogue import GROUPS, option_kind, typed_options
+from finetune.settings.shipped import configs_folder
 
 BASE = ("model=tiny", "data.train=my.jsonl")
 
@@ -62,9 +62,7 @@ def test_defaults_are_those_of_the_schema() -> None:
     assert config == expected
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [(group, option) for group in GROUPS for option in typed_options(group)]
-)
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in typed_options(group)])
 def test_each_option_gives_its_own_type(group: str, option: str) -> None:
     result = composed(f"{group}={option}")
     assert type(getattr(result.config, group)) is option_kind(group, option)
@@ -129,9 +127,7 @@ def test_a_picked_option_replaces_the_recipes_with_its_settings(tmp_path: Path) 
         "defaults:\n  - tuning: qlora\nmodel.name: org/other\ntuning: {rank: 4, bits: 8, start: merge}\n"
     )
     assert composed("tuning=full", recipe=str(tmp_path)).config.tuning == schema.FullTuning(start="merge")
-    assert composed("tuning=lora", recipe=str(tmp_path)).config.tuning == schema.LoraTuning(
-        rank=4, start="merge"
-    )
+    assert composed("tuning=lora", recipe=str(tmp_path)).config.tuning == schema.LoraTuning(rank=4, start="merge")
     assert composed(recipe=str(tmp_path)).config.model.name == "tiny"  # model=tiny, not the recipe's name
     assert composed(recipe=str(tmp_path)).sources["model.name"] == "configs/model/tiny.yaml"
     assert faults("tuning=full", "tuning.rank=8", recipe=str(tmp_path)) == [
@@ -150,9 +146,7 @@ def test_a_recipe_in_hydras_spelling_is_the_same(recipe: Path, tmp_path: Path) -
     assert compose([], str(other)).config == compose([], str(recipe)).config
 
 
-def test_paths_of_a_recipe_are_relative_to_it(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_of_a_recipe_are_relative_to_it(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert compose([], str(recipe)).config.data.train == str(recipe.parent / "rows.jsonl")
     monkeypatch.chdir(tmp_path)
     assert compose([], "support").config.data.train == "support/rows.jsonl"
@@ -200,13 +194,9 @@ def test_the_written_configuration_is_plain_yaml() -> None:
     assert {"tuning": "qlora"} in plain["defaults"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [(), ("tuning=full", "tracking=mlflow"), ("data.train=[a.jsonl,b.jsonl]",)]
-)
+@pytest.mark.parametrize("arguments", [(), ("tuning=full", "tracking=mlflow"), ("data.train=[a.jsonl,b.jsonl]",)])
 def test_a_configuration_goes_through_json_unchanged(arguments: tuple[str, ...]) -> None:
-    config = compose(
-        ["model=tiny", *(arguments if "train" in str(arguments) else (*arguments, "data.train=a"))]
-    ).config
+    config = compose(["model=tiny", *(arguments if "train" in str(arguments) else (*arguments, "data.train=a"))]).config
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
 
 
@@ -290,8 +280,7 @@ def test_what_is_missing_is_said_with_an_example() -> None:
         compose([])
     assert [str(fault) for fault in caught.value.faults] == [
         "model.name: no model is chosen; write model=tiny, or model.name=Qwen/Qwen3-0.6B for any other",
-        "data.train: no training rows are given; "
-        "name a file, a folder or a hub id, such as data.train=my.jsonl",
+        "data.train: no training rows are given; name a file, a folder or a hub id, such as data.train=my.jsonl",
     ]
 
 
@@ -361,7 +350,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(configs_folder(), package / "configs")
     (package / "recipes" / "support").mkdir(parents=True)
     (package / "recipes" / "support" / "recipe.yaml").write_text("model: tiny\ndata.train: ./rows.jsonl\n")
-    monkeypatch.setattr("finetune.shipped.PACKAGE", package)
+    monkeypatch.setattr("finetune.settings.shipped.PACKAGE", package)
     return package
 
 

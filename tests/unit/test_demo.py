@@ -46,9 +46,7 @@ def recipe(tmp_path: Path, random_model_folder: Path, monkeypatch: pytest.Monkey
     return folder
 
 
-def test_the_demo_trains_compares_and_says_what_is_next(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_trains_compares_and_says_what_is_next(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.command(json_output=False) == 0
     shown = capsys.readouterr().out
     for part in (
@@ -82,7 +80,7 @@ def _table(shown: str) -> list[str]:
 
 def test_another_run_in_the_demos_place_is_refused(recipe: Path) -> None:
     run = Path("runs/demo")
-    run.mkdir(parents=True)
+    (run / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     stored = {"config": {"seed": 1}, "data": {"fingerprint": "x"}, "batch": {"steps": 1}}
     (run / "plan.json").write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(UserError) as caught:

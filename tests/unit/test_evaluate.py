@@ -75,9 +75,9 @@ def _save_tuned(base: Path, run_dir: Path, tuning: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if tuning != "full":
-        get_peft_model(
-            model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
-        ).save_pretrained(str(run_dir / "adapter"))
+        get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).save_pretrained(
+            str(run_dir / "adapter")
+        )
         return
     with torch.no_grad():
         for weight in model.parameters():
@@ -95,18 +95,14 @@ def test_a_finished_run_is_compared_with_its_base(make_run: Runs, tuning: str) -
     assert result["rungs"][2]["nll_per_token"] != result["rungs"][0]["nll_per_token"]
     assert result["verdict"] == "inconclusive"
     assert json.loads((run_dir / "eval.json").read_text(encoding="utf-8")) == result
-    answers = [
-        json.loads(line) for line in (run_dir / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    answers = [json.loads(line) for line in (run_dir / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(answers) == 10
     said = {name: [row["answers"][name]["text"] for row in answers] for name in ("base", "tuned")}
     assert said["base"] != said["tuned"]
     assert "Did it help?" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_command_prints_the_table_for_a_person(
-    make_run: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_the_table_for_a_person(make_run: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     make_run()
     assert evaluate.command("mine", ["evaluate.rows=4"], json_output=False) == 0
     shown = capsys.readouterr().out
@@ -114,9 +110,7 @@ def test_the_command_prints_the_table_for_a_person(
     assert "on 4 held-out rows" in shown
 
 
-def test_the_command_prints_one_object_for_a_program(
-    make_run: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_one_object_for_a_program(make_run: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = make_run()
     assert evaluate.command(str(run_dir), [], json_output=True) == 0
     result = json.loads(capsys.readouterr().out)
@@ -124,9 +118,7 @@ def test_the_command_prints_one_object_for_a_program(
     assert result["settings"]["few_shot"] == 2
 
 
-def test_rows_of_plain_text_are_compared_by_likelihood(
-    make_run: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_of_plain_text_are_compared_by_likelihood(make_run: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = make_run(text=True)
     assert evaluate.command(str(run_dir), [], json_output=False) == 0
     assert "NLL per token" in capsys.readouterr().out

@@ -11,9 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from finetune.evaluate.generate import IGNORED, Answer, generate, likelihoods
 
-PROMPTS = [
-    [5 + (7 * row + 3 * at) % 300 for at in range(length)] for row, length in enumerate([3, 40, 1, 17, 8, 25])
-]
+PROMPTS = [[5 + (7 * row + 3 * at) % 300 for at in range(length)] for row, length in enumerate([3, 40, 1, 17, 8, 25])]
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +71,7 @@ def test_an_answer_ends_before_the_stop_token(model: Any, tokenizer: Any) -> Non
 
 def test_habits_of_the_model_do_not_leak_in(model: Any, tokenizer: Any) -> None:
     plain = texts(ask(model, tokenizer, PROMPTS))
-    habits = GenerationConfig(
-        do_sample=True, temperature=5.0, top_k=5, repetition_penalty=3.0, min_new_tokens=3
-    )
+    habits = GenerationConfig(do_sample=True, temperature=5.0, top_k=5, repetition_penalty=3.0, min_new_tokens=3)
     model.generation_config = habits
     assert texts(ask(model, tokenizer, PROMPTS)) == plain
     assert model.generation_config is habits
@@ -93,9 +89,7 @@ def test_the_model_is_left_as_it_was(model: Any, tokenizer: Any) -> None:
 def test_an_adapter_answers_with_and_without_itself(model: Any, tokenizer: Any) -> None:
     plain = texts(ask(model, tokenizer, PROMPTS))
     torch.manual_seed(1)
-    tuned = get_peft_model(
-        model, LoraConfig(target_modules="all-linear", init_lora_weights=False, lora_dropout=0.5)
-    )
+    tuned = get_peft_model(model, LoraConfig(target_modules="all-linear", init_lora_weights=False, lora_dropout=0.5))
     assert texts(ask(tuned, tokenizer, PROMPTS)) != plain
     assert texts(ask(tuned, tokenizer, PROMPTS)) == texts(ask(tuned, tokenizer, PROMPTS, batch_size=1))
     with tuned.disable_adapter():

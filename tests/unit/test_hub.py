@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hub_server import COMMIT, hub
 
-from finetune.hub import is_hub_id
-from finetune.model_config import config_faults
 from finetune.model_files import inspect_model
+from finetune.model_files.config import config_faults
+from finetune.model_files.hub import is_hub_id
 
 # The client reads its address and cache when it is imported, so each setting needs its own process.
 CLIENT = """
@@ -138,12 +138,8 @@ def test_only_hub_names_are_asked_for(name: str, possible: bool) -> None:
     assert is_hub_id(name) is possible
 
 
-@pytest.mark.parametrize(
-    "revision, pinned", [(None, False), ("main", False), (COMMIT[:8], False), (COMMIT, True)]
-)
-def test_code_of_a_repository_runs_only_at_a_full_commit(
-    revision: str | None, pinned: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("revision, pinned", [(None, False), ("main", False), (COMMIT[:8], False), (COMMIT, True)])
+def test_code_of_a_repository_runs_only_at_a_full_commit(revision: str | None, pinned: bool, tmp_path: Path) -> None:
     config = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "code.Mine"}}
     faults = config_faults(tmp_path, config, COMMIT, revision, trust_remote_code=True)
     assert (faults == []) is pinned

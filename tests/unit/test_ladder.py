@@ -142,14 +142,12 @@ def test_examples_come_from_training_rows_only_and_are_named(evaluation: Evaluat
 
 def test_no_example_asks_what_a_held_out_row_asks() -> None:
     training = [*HELD_OUT, chat("a new one"), chat("a new one", "another answer")]
-    assert [
-        training[index].messages[0]["content"] for index in choose_examples(training, HELD_OUT, 3, 5)
-    ] == ["a new one"]
+    assert [training[index].messages[0]["content"] for index in choose_examples(training, HELD_OUT, 3, 5)] == [
+        "a new one"
+    ]
 
 
-def test_without_training_rows_to_show_there_is_no_few_shot_rung(
-    open_model: Callable[[], Any], speech: Speech
-) -> None:
+def test_without_training_rows_to_show_there_is_no_few_shot_rung(open_model: Callable[[], Any], speech: Speech) -> None:
     alone = Models(lambda: nullcontext(open_model()), lambda: nullcontext(open_model()))
     result = as_json(run_ladder(alone, speech, HELD_OUT[:2], [], EvaluateConfig(), seed=1))
     assert [rung["name"] for rung in result["rungs"]] == ["base", "tuned"]

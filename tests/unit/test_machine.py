@@ -36,9 +36,7 @@ def test_the_device_is_the_one_torch_finds() -> None:
         assert machine.devices == torch.cuda.device_count()
     assert machine.cores == len(os.sched_getaffinity(0))
     pages = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert (
-        0 < machine.device_memory <= max(pages, machine.device_memory if machine.device == "cuda" else pages)
-    )
+    assert 0 < machine.device_memory <= max(pages, machine.device_memory if machine.device == "cuda" else pages)
 
 
 def test_floors_are_those_of_the_package() -> None:

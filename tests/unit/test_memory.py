@@ -10,9 +10,9 @@ import pytest
 
 from finetune.adapter import add_adapter, trainable_parameters
 from finetune.config import FullTuning, LoraTuning, QloraTuning, TuningConfig
-from finetune.memory import LOGITS_TILE, MemoryEstimate, estimate
 from finetune.model import load_model, plan_quantization
 from finetune.model_files import ModelFacts, inspect_model
+from finetune.plan.memory import LOGITS_TILE, MemoryEstimate, estimate
 from finetune.tokenizer import load_tokenizer
 
 
@@ -51,9 +51,7 @@ def llama_8b() -> ModelFacts:
     )
 
 
-def need(
-    tuning: TuningConfig | None = None, facts: ModelFacts | None = None, **changes: Any
-) -> MemoryEstimate:
+def need(tuning: TuningConfig | None = None, facts: ModelFacts | None = None, **changes: Any) -> MemoryEstimate:
     tuning, facts = tuning or LoraTuning(), facts or llama_8b()
     settings: dict[str, Any] = {
         "tuning": tuning,
@@ -176,7 +174,5 @@ def kept_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str, checkpoi
 
 def test_shapes_decide_not_names() -> None:
     facts = llama_8b()
-    renamed = replace(
-        facts, linear_shapes={f"h.{name}": shape for name, shape in facts.linear_shapes.items()}
-    )
+    renamed = replace(facts, linear_shapes={f"h.{name}": shape for name, shape in facts.linear_shapes.items()})
     assert need(facts=renamed).activations == need().activations

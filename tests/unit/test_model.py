@@ -95,9 +95,7 @@ def test_a_stop_token_of_the_tokenizer_is_added(random_model_folder: Path, tmp_p
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_new_rows_are_the_mean_of_the_old(
-    shared: bool, random_model_folder: Path, tied_model_folder: Path
-) -> None:
+def test_new_rows_are_the_mean_of_the_old(shared: bool, random_model_folder: Path, tied_model_folder: Path) -> None:
     import torch
 
     facts = inspect_model(str(tied_model_folder if shared else random_model_folder))
@@ -119,23 +117,17 @@ def test_spare_rows_are_used_before_any_is_added(tmp_path: Path) -> None:
 
     save_llama(tmp_path, vocab_size=384)
     save_tokenizer(tmp_path)
-    assert (
-        load(inspect_model(str(tmp_path)), new_tokens=("<a>",)).get_input_embeddings().weight.shape[0] == 384
-    )
+    assert load(inspect_model(str(tmp_path)), new_tokens=("<a>",)).get_input_embeddings().weight.shape[0] == 384
 
 
-def test_missing_weights_are_refused_instead_of_drawn_at_random(
-    random_model_folder: Path, tmp_path: Path
-) -> None:
+def test_missing_weights_are_refused_instead_of_drawn_at_random(random_model_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = Path(shutil.copytree(random_model_folder, tmp_path / "model"))
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        UserError, match=r"lacks weights that LlamaForCausalLM needs: model\.layers\.1\.mlp\.up_proj"
-    ):
+    with pytest.raises(UserError, match=r"lacks weights that LlamaForCausalLM needs: model\.layers\.1\.mlp\.up_proj"):
         load(inspect_model(str(folder)))
 
 

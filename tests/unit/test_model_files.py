@@ -94,9 +94,7 @@ def test_shared_embeddings_are_seen_and_counted_once(tied_model_folder: Path) ->
     assert facts.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(
-    "family", ["gpt2", "qwen3", "gemma3_text", "phi3", "mixtral", "qwen3_moe", "gpt_neox"]
-)
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3_text", "phi3", "mixtral", "qwen3_moe", "gpt_neox"])
 def test_linear_layers_of_families_are_those_that_peft_adapts(family: str, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -200,9 +198,7 @@ def test_looking_at_a_model_imports_nothing_heavy(random_model_folder: Path) -> 
 
 
 def lfs_pointer(path: Path) -> None:
-    path.write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 123456789\n"
-    )
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 123456789\n")
 
 
 def cut(path: Path, size: int) -> None:
@@ -418,9 +414,7 @@ def test_quantized_weights_are_named_and_refused(method: str, bits: int, folder:
     facts = inspect_model(str(folder))
     assert facts.quantization == f"{method} {bits} bits"
     (fault,) = check_quantization(facts, "qlora")
-    assert (
-        f"{method} {bits} bits" in str(fault) and "tuning=qlora" in str(fault) and "unquantized" in fault.mend
-    )
+    assert f"{method} {bits} bits" in str(fault) and "tuning=qlora" in str(fault) and "unquantized" in fault.mend
 
 
 def test_full_weights_have_no_quantization_fault(random_model_folder: Path) -> None:

@@ -7,49 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from plans import CPU, GPU, OLD_GPU, composed, model, plan, rows
 
-from finetune.compose import Composed, compose
-from finetune.data.prepare import PreparedData, SplitFacts
+from finetune.data.prepare import PreparedData
 from finetune.errors import UserError
 from finetune.machine import Machine
-from finetune.model_files import ModelFacts
-from finetune.plan import Facts, RunPlan, as_json, load_plan, make_plan
-from finetune.plan_checks import check_facts, check_settings, seconds
-from finetune.plan_text import describe
-
-CPU = Machine("cpu", "a processor", 1, 16 * 2**30, False, 2, {"torch": "2.13.0"})
-GPU = Machine("cuda", "NVIDIA H200", 1, 139 * 2**30, True, 16, {"torch": "2.13.0"})
-OLD_GPU = Machine("cuda", "Tesla T4", 1, 15 * 2**30, False, 16, {"torch": "2.13.0"})
-LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def model(parameters: int = 8_000_000_000, width: int = 4096) -> ModelFacts:
-    shapes = {f"model.layers.{layer}.x.{name}": (width, width) for layer in range(32) for name in LAYERS}
-    return ModelFacts(
-        "some/model", "/m", None, "llama", "LlamaForCausalLM", width, 32, 128_000, 8192, parameters, "bf16",
-        False, shapes, "f" * 64,
-    )  # fmt: skip
-
-
-def rows(train: int = 1000, held_out: int | None = 100, shape: str = "chat") -> PreparedData:
-    split = SplitFacts("/rows/train", train, train * 90, train * 40, 400)
-    other = SplitFacts("/rows/held_out", held_out, held_out * 90, held_out * 40, 300) if held_out else None
-    origin = "split" if held_out else "none"
-    return PreparedData("/rows", shape, split, other, origin, "a" * 64, "b" * 64 if held_out else None)
-
-
-def composed(*overrides: str) -> Composed:
-    return compose(["model.name=some/model", "data.train=rows.jsonl", *overrides])
-
-
-def plan(
-    *overrides: str,
-    machine: Machine = CPU,
-    data: PreparedData | None = None,
-    base: ModelFacts | None = None,
-    flash_attention: bool = False,
-) -> RunPlan:
-    return make_plan(composed(*overrides), Facts(base or model(), data or rows(), machine, flash_attention))
+from finetune.plan import as_json, load_plan
+from finetune.plan.checks import check_facts, check_settings, seconds
+from finetune.plan.text import describe
 
 
 def faults(*overrides: str, machine: Machine = CPU, data: PreparedData | None = None) -> dict[str, str]:
@@ -107,18 +72,14 @@ def test_activations_are_recomputed_only_when_memory_demands_it() -> None:
     assert not plan("tuning=qlora", "training.batch_size=1", machine=GPU).resolved.gradient_checkpointing
     tight = replace(GPU, device_memory=24 * 2**30)
     long = replace(rows(), train=replace(rows().train, longest=8192))
-    assert plan(
-        "tuning=qlora", "training.batch_size=4", machine=tight, data=long
-    ).resolved.gradient_checkpointing
+    assert plan("tuning=qlora", "training.batch_size=4", machine=tight, data=long).resolved.gradient_checkpointing
     kept = plan("training.gradient_checkpointing=false", machine=tight, data=long)
     assert not kept.resolved.gradient_checkpointing
 
 
 def test_a_run_that_will_not_fit_is_warned_of_with_what_to_lower() -> None:
     made = plan("tuning=full", machine=replace(GPU, device_memory=24 * 2**30))
-    assert any(
-        "lower training.batch_size" in warning and "tuning=qlora" in warning for warning in made.warnings
-    )
+    assert any("lower training.batch_size" in warning and "qlora" in warning for warning in made.warnings)
 
 
 def test_the_best_checkpoint_needs_rows_to_measure_it_on() -> None:
@@ -159,6 +120,7 @@ CONTRADICTIONS = [
     (("tuning=qlora", "tuning.bits=8", "tuning.quant_type=nf4"), CPU, "tuning.quant_type", "leave it out"),
     (("tuning=qlora", "tuning.initialization=pissa"), CPU, "tuning.initialization", "use tuning=lora"),
     (("tuning.targets=[q_prj]",), CPU, "tuning.targets", "q_proj"),
+    (("tuning.start=continue", "tuning.rank=8"), CPU, "tuning.rank", "use tuning.start=merge"),
     (("tuning.start=merge",), CPU, "tuning.start", "some/model"),
     (("training.epochs=2", "training.max_steps=5"), CPU, "training.epochs", "keep one of them"),
     (("training.max_time=soon",), CPU, "training.max_time", "1h30m"),

@@ -8,8 +8,8 @@ import pytest
 
 from finetune.compose import compose
 from finetune.config import flatten
-from finetune.recipe import find_recipe, read_recipe, recipe_names, shown_path
-from finetune.settings import schema_of
+from finetune.settings.catalogue import schema_of
+from finetune.settings.recipe import find_recipe, read_recipe, recipe_names, shown_path
 
 
 def test_there_are_recipes() -> None:
@@ -17,9 +17,7 @@ def test_there_are_recipes() -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_each_recipe_composes_from_anywhere(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_recipe_composes_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = compose([], name).config.data
     assert Path(data.train).is_file()
@@ -37,9 +35,7 @@ def test_each_recipe_says_only_differences(name: str) -> None:
     assert [key for key in given & made.keys() if made[key] == defaults[key]] == []
 
 
-def test_paths_are_shown_from_here_when_they_lie_below(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_shown_from_here_when_they_lie_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert shown_path(tmp_path / "a" / "b") == "a/b"
     assert shown_path(tmp_path.parent / "b") == str(tmp_path.parent / "b")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune import reference
 from finetune.config import RunConfig, flatten
-from finetune.settings import GROUPS, option_kind, settings_of, typed_options
+from finetune.settings import reference
+from finetune.settings.catalogue import GROUPS, option_kind, settings_of, typed_options
 
 
 def test_the_page_is_fresh() -> None:
@@ -20,7 +20,7 @@ def test_a_stale_page_is_noticed(
 ) -> None:
     monkeypatch.setattr(reference, "PAGE", tmp_path / "page.md")
     assert reference.main(["--check"]) == 1
-    assert "python -m finetune.reference" in capsys.readouterr().err
+    assert "python -m finetune.settings.reference" in capsys.readouterr().err
     assert reference.main([]) == 0
     assert reference.main(["--check"]) == 0
 
@@ -38,6 +38,4 @@ def test_every_setting_of_every_option_is_on_the_page() -> None:
 
 
 def test_every_setting_has_a_help() -> None:
-    assert [
-        key for key, _, metadata in flatten(RunConfig()) if not metadata.get("help", "").endswith(".")
-    ] == []
+    assert [key for key, _, metadata in flatten(RunConfig()) if not metadata.get("help", "").endswith(".")] == []

@@ -36,10 +36,7 @@ def test_the_same_command_finds_the_same_directory_and_another_another() -> None
     first = run_directory(composed().config)
     assert first.name.startswith("sft-Model-")
     assert run_directory(composed().config) == first
-    assert (
-        run_directory(composed("training.epochs=9", "training.save_every=3", "launch.processes=2").config)
-        == first
-    )
+    assert run_directory(composed("training.epochs=9", "training.save_every=3", "launch.processes=2").config) == first
     assert run_directory(composed("training.learning_rate=1e-3").config) != first
     assert run_directory(composed("seed=7").config) != first
 
@@ -54,8 +51,7 @@ def test_a_changed_setting_is_refused_with_both_values_and_the_way_out(tmp_path:
         check_same_run(tmp_path, composed("seed=7", "training.weight_decay=0.1").config, "a", 10)
     said = [str(fault) for fault in error.value.faults]
     assert any(
-        line.startswith("seed: was 42") and "is now 7" in line and "allow_change=[seed]" in line
-        for line in said
+        line.startswith("seed: was 42") and "is now 7" in line and "allow_change=[seed]" in line for line in said
     )
     assert any(line.startswith("training.weight_decay: was 0.0") for line in said)
 

@@ -203,10 +203,7 @@ def test_greedy_generation_ends_its_turn_with_a_looked_up_answer() -> None:
         )
         output = model().generate(**inputs, max_new_tokens=24)[0, inputs["input_ids"].shape[1] :]
         answer = tokenizer().decode(output, skip_special_tokens=True)
-        right += (
-            answer == episode.messages[episode.trained[0]]["content"]
-            and output[-1] == tokenizer().eos_token_id
-        )
+        right += answer == episode.messages[episode.trained[0]]["content"] and output[-1] == tokenizer().eos_token_id
     assert right >= 6
 
 

@@ -121,9 +121,7 @@ def sentencepiece_like(specials: list[str]) -> Tokenizer:
     backend = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     backend.normalizer = normalizers.Replace(" ", "▁")
     every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=[*specials, *every_byte], show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[*specials, *every_byte], show_progress=False)
     backend.train_from_iterator(TEXT, trainer)
     state = json.loads(backend.to_str())
     # Byte tokens are part of the vocabulary, not added tokens, as in converted SentencePiece models.
@@ -134,9 +132,7 @@ def sentencepiece_like(specials: list[str]) -> Tokenizer:
 def gemma_like() -> tuple[Tokenizer, dict[str, Any]]:
     backend = sentencepiece_like(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
     backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     backend.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 2)]
     )
@@ -214,9 +210,7 @@ def test_families_load_as_auto_tokenizer_loads_them(family: str, template_file: 
     assert (ours.bos_token_id, ours.eos_token_id) == (oracle.bos_token_id, oracle.eos_token_id)
     assert ours.chat_template == oracle.chat_template
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
-    assert (
-        ours.apply_chat_template(messages)["input_ids"] == oracle.apply_chat_template(messages)["input_ids"]
-    )
+    assert ours.apply_chat_template(messages)["input_ids"] == oracle.apply_chat_template(messages)["input_ids"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -380,12 +374,7 @@ def test_padding_is_never_a_token_with_another_use(given: str | None, folder: Pa
 
 
 def test_without_a_reserved_token_one_is_added(folder: Path) -> None:
-    text = (
-        (folder / "tokenizer.json")
-        .read_text()
-        .replace("<|pad|>", "<|other|>")
-        .replace("<|endoftext|>", "<|x|>")
-    )
+    text = (folder / "tokenizer.json").read_text().replace("<|pad|>", "<|other|>").replace("<|endoftext|>", "<|x|>")
     (folder / "tokenizer.json").write_text(text)
     edit(folder / "tokenizer_config.json", pad_token=None)
     facts = inspect_model(str(folder))

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from finetune.methods import METHODS
-from finetune.trl_keys import check_trl, trl_arguments
+from finetune.settings.trl_keys import check_trl, trl_arguments
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -28,7 +28,7 @@ def test_what_we_own_exists_in_trl(method: str) -> None:
 
 def test_reading_the_names_imports_neither_trl_nor_torch() -> None:
     code = (
-        "import sys; from finetune.trl_keys import trl_arguments; assert len(trl_arguments('sft')) > 100; "
+        "import sys; from finetune.settings.trl_keys import trl_arguments; assert len(trl_arguments('sft')) > 100; "
         "assert not {'torch', 'trl', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import UserError
-from finetune.yaml_files import Entry, read_entries
+from finetune.settings.yaml_files import Entry, read_entries
 
 
 def entries(tmp_path: Path, text: str | bytes, whole: tuple[str, ...] = ()) -> list[Entry]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import FAMILIES
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -49,9 +50,7 @@ def bare_backend() -> str:
 def make_tokenizer(bare_backend: str) -> Callable[..., PreTrainedTokenizerFast]:
     """A tokenizer with the given special tokens and template."""
 
-    def make(
-        tokens: tuple[str, ...], eos: str | None, bos: str | None = None, template: str | None = None
-    ) -> Any:
+    def make(tokens: tuple[str, ...], eos: str | None, bos: str | None = None, template: str | None = None) -> Any:
         backend = Tokenizer.from_str(bare_backend)
         backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, bos_token=bos)
@@ -92,9 +91,7 @@ def write_rows(tmp_path: Path) -> Callable[..., str]:
 def run_prepare(tmp_path: Path, family: Callable[[str], Any]) -> Callable[..., PreparedData]:
     """Prepare files with the settings given, for a ChatML tokenizer unless another is given."""
 
-    def run(
-        train: Any, *, tokenizer: Any = None, max_length: int = 512, learn: str = "assistant", **data: Any
-    ) -> Any:
+    def run(train: Any, *, tokenizer: Any = None, max_length: int = 512, learn: str = "assistant", **data: Any) -> Any:
         config = DataConfig(train=train, **data)
         return prepare(
             config,
@@ -107,9 +104,3 @@ def run_prepare(tmp_path: Path, family: Callable[[str], Any]) -> Callable[..., P
         )
 
     return run
-
-
-def question(number: int, answer: str = "") -> dict[str, Any]:
-    """A row of messages."""
-    turns = [{"role": "user", "content": f"Question {number}?"}]
-    return {"messages": [*turns, {"role": "assistant", "content": answer or f"Answer {number}."}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -12,12 +13,26 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from finetune.data.encode import MASKED, Encoded, Encoder, Refused
-from finetune.data.rows import Chat, Text
+from finetune.data.rows import Chat, Text, unrolled
 
 GetFamily = Callable[[str], Any]
 
 TOOLS = ({"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}},)
-WRITABLE = "qwen2_5 qwen3 llama3 gemma2 gemma3 mistral_v03 phi3 phi4 smollm2 smollm3 deepseek_v3 zephyr llama2".split()
+WRITABLE = [
+    "qwen2_5",
+    "qwen3",
+    "llama3",
+    "gemma2",
+    "gemma3",
+    "mistral_v03",
+    "phi3",
+    "phi4",
+    "smollm2",
+    "smollm3",
+    "deepseek_v3",
+    "zephyr",
+    "llama2",
+]
 
 
 def chat(*turns: tuple[str, str], tools: Any = ()) -> Chat:
@@ -48,9 +63,18 @@ WITH_REASONING = Chat(
 
 def encoded(tokenizer: Any, row: Chat | Text, learn: str = "assistant") -> Encoded:
     """One row, which must not be refused."""
-    result = Encoder(tokenizer, learn).encode([row])[0]
-    assert isinstance(result, Encoded), result
+    (result,) = parts_of(Encoder(tokenizer, learn), row)
     return result
+
+
+def parts_of(encoder: Encoder, row: Chat | Text) -> list[Encoded]:
+    """One row, or its parts where it has to be unrolled; none may be refused."""
+    results = encoder.encode([row])
+    if isinstance(row, Chat) and isinstance(results[0], Refused) and results[0].kind == "unrollable":
+        results = encoder.encode(unrolled(row))
+    for result in results:
+        assert isinstance(result, Encoded), result
+    return results  # type: ignore[return-value]  # just asserted
 
 
 def refused(tokenizer: Any, row: Chat | Text, **settings: Any) -> Refused:
@@ -77,7 +101,7 @@ EXPECTED = {
     "qwen2_5": (["Paris is.<|im_end|>"], ["Hello.<|im_end|>", "Oslo<|im_end|>"]),
     "qwen3": (
         ["<think>\n\n</think>\n\nParis is.<|im_end|>"],
-        ["Hello.<|im_end|>", "<think>\n\n</think>\n\nOslo<|im_end|>"],
+        ["<think>\n\n</think>\n\nHello.<|im_end|>", "<think>\n\n</think>\n\nOslo<|im_end|>"],
     ),
     "llama3": (["Paris is.<|eot_id|>"], ["Hello.<|eot_id|>", "Oslo<|eot_id|>"]),
     "gemma2": (["Paris is.<end_of_turn>"], ["Hello.<end_of_turn>", "Oslo<end_of_turn>"]),
@@ -104,19 +128,17 @@ def test_learned_ids_are_the_answers_and_their_stop_tokens(name: str, family: Ge
     tokenizer = family(name)
     one, two = EXPECTED[name]
     for row, expected in ((ONE, one), (TWO, two), (WITH_SYSTEM, two)):
-        result = encoded(tokenizer, row)
-        assert learned(tokenizer, result) == expected
-        ids = [tokenizer.encode(text, add_special_tokens=False) for text in expected]
-        assert [label for label in result.labels if label != MASKED] == [
-            token for part in ids for token in part
-        ]
+        parts = parts_of(Encoder(tokenizer), row)
+        assert [text for part in parts for text in learned(tokenizer, part)] == expected
+        ids = [token for text in expected for token in tokenizer.encode(text, add_special_tokens=False)]
+        assert [label for part in parts for label in part.labels if label != MASKED] == ids
 
 
 @pytest.mark.parametrize("name", WRITABLE)
 def test_ids_are_those_that_the_tokenizer_gives_at_inference(name: str, family: GetFamily) -> None:
     tokenizer = family(name)
     for row in (ONE, TWO):
-        result = encoded(tokenizer, row)
+        result = parts_of(Encoder(tokenizer), row)[-1]
         if name in ("llama3", "smollm3"):  # they write today's date; ours is always the same
             assert "26 Jul" in tokenizer.decode(result.input_ids)
             continue
@@ -137,8 +159,7 @@ def test_prompt_is_a_prefix_of_what_is_trained_on(name: str, family: GetFamily) 
     tokenizer = family(name)
     encoder = Encoder(tokenizer)
     for row in (ONE, TWO, WITH_SYSTEM):
-        result = encoder.encode([row])[0]
-        assert isinstance(result, Encoded)
+        result = parts_of(encoder, row)[-1]
         prompt = encoder.prompt_ids(row.messages[:-1])
         assert result.input_ids[: len(prompt)] == prompt
         assert len(result.input_ids) > len(prompt)
@@ -177,7 +198,7 @@ TOOL_EXPECTED = {
         "It is rain.<|im_end|>",
     ),
     "qwen3": (
-        '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>',
+        '<think>\n\n</think>\n\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>',
         "<think>\n\n</think>\n\nIt is rain.<|im_end|>",
     ),
     "llama3": ('{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>', "It is rain.<|eot_id|>"),
@@ -195,9 +216,9 @@ TOOL_EXPECTED = {
 @pytest.mark.parametrize("name", ["qwen3", "llama3", "mistral_v03", "smollm3"])
 def test_tool_calls_are_learned_and_tool_results_are_not(name: str, family: GetFamily) -> None:
     tokenizer = family(name)
-    result = encoded(tokenizer, WITH_TOOL)
-    assert learned(tokenizer, result) == list(TOOL_EXPECTED[name])
-    assert "rain, 7 degrees" in tokenizer.decode(result.input_ids)
+    parts = parts_of(Encoder(tokenizer), WITH_TOOL)
+    assert [text for part in parts for text in learned(tokenizer, part)] == list(TOOL_EXPECTED[name])
+    assert "rain, 7 degrees" in tokenizer.decode(parts[-1].input_ids)
 
 
 def test_arguments_are_given_as_text_to_templates_that_take_them_so(family: GetFamily) -> None:
@@ -229,7 +250,9 @@ def test_reasoning_of_the_last_answer_is_learned(family: GetFamily) -> None:
     assert learned(tokenizer, encoded(tokenizer, inline)) == expected
 
 
-def test_reasoning_that_the_template_leaves_out_is_counted(family: GetFamily) -> None:
+def test_reasoning_of_every_answer_is_learned_though_the_template_drops_it_from_earlier_ones(
+    family: GetFamily,
+) -> None:
     tokenizer = family("qwen3")
     row = Chat(
         (
@@ -238,9 +261,21 @@ def test_reasoning_that_the_template_leaves_out_is_counted(family: GetFamily) ->
             {"role": "assistant", "content": "yes"},
         )
     )
-    result = encoded(tokenizer, row)
-    assert learned(tokenizer, result) == ["Oslo<|im_end|>", "<think>\n\n</think>\n\nyes<|im_end|>"]
+    first, last = parts_of(Encoder(tokenizer), row)
+    assert learned(tokenizer, first) == ["<think>\nthe capital is asked\n</think>\n\nOslo<|im_end|>"]
+    assert learned(tokenizer, last) == ["<think>\n\n</think>\n\nyes<|im_end|>"]
+    assert "assistant\nOslo<|im_end|>" in tokenizer.decode(last.input_ids)  # what came before, as it is asked
+
+
+def test_last_answer_alone_needs_no_unrolling(family: GetFamily) -> None:
+    tokenizer = family("qwen3")
+    assert learned(tokenizer, encoded(tokenizer, TWO, "last")) == EXPECTED["qwen3"][1][-1:]
+
+
+def test_reasoning_that_the_template_leaves_out_is_counted(family: GetFamily) -> None:
+    result = encoded(family("gemma3"), WITH_REASONING)
     assert result.unlearned_reasoning == 1
+    assert encoded(family("qwen3"), WITH_REASONING).unlearned_reasoning == 0
 
 
 def test_thinking_mode_that_the_system_text_sets_is_followed(family: GetFamily) -> None:
@@ -262,13 +297,14 @@ def test_answer_without_stop_token_is_refused(make_tokenizer: Any) -> None:
     assert "stop token" in refused(tokenizer, ONE).what
 
 
-def test_stop_token_only_at_the_very_end_is_refused(make_tokenizer: Any) -> None:
+def test_stop_token_only_at_the_very_end_unrolls_the_conversation(make_tokenizer: Any) -> None:
     template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% else %}{{ eos_token }}{% endif %}"
     )
     tokenizer = make_tokenizer(("<|end|>",), "<|end|>", None, template)
-    assert "another speaker" in refused(tokenizer, TWO).what
+    parts = parts_of(Encoder(tokenizer), TWO)
+    assert [learned(tokenizer, part) for part in parts] == [["Hello.\n<|end|>"], ["Oslo\n<|end|>"]]
 
 
 def test_stop_token_inside_an_answer_is_refused(family: GetFamily) -> None:
@@ -294,19 +330,16 @@ def test_wrong_marks_of_a_template_are_not_believed(make_tokenizer: Any) -> None
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_only_what_the_assistant_says_is_learned_in_random_conversations(
-    name: str, family: GetFamily
-) -> None:
+def test_only_what_the_assistant_says_is_learned_in_random_conversations(name: str, family: GetFamily) -> None:
     tokenizer, encoder = family(name), Encoder(family(name))
     generator = random.Random(name)
-    rows = [random_chat(generator) for _ in range(60)]
-    for row, result in zip(rows, encoder.encode(rows), strict=True):
-        assert isinstance(result, Encoded), result
-        text = "".join(learned(tokenizer, result))
+    for row in [random_chat(generator) for _ in range(60)]:
+        runs = [run for part in parts_of(encoder, row) for run in learned(tokenizer, part)]
+        text = "".join(runs)
         for message in row.messages:
             for word in re.findall(r"w\d+x", message["content"]):
                 assert (word in text) == (message["role"] == "assistant"), (name, word)
-        assert len(learned(tokenizer, result)) == sum(m["role"] == "assistant" for m in row.messages)
+        assert len(runs) == sum(message["role"] == "assistant" for message in row.messages)
 
 
 def random_chat(generator: random.Random) -> Chat:
@@ -317,14 +350,61 @@ def random_chat(generator: random.Random) -> Chat:
 
     def content() -> str:
         parts = [next(words), *generator.choices(tokens, k=generator.randrange(4)), next(words)]
-        return (
-            generator.choice(edges) + generator.choice([" ", "\n", ""]).join(parts) + generator.choice(edges)
-        )
+        return generator.choice(edges) + generator.choice([" ", "\n", ""]).join(parts) + generator.choice(edges)
 
     turns = [("system", content())] if generator.random() < 0.4 else []
     for _ in range(generator.randrange(1, 5)):
         turns += [("user", content()), ("assistant", content())]
     return chat(*turns)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama3", "mistral_v03", "smollm3"])
+def test_calls_and_reasoning_are_learned_and_results_are_not_in_random_conversations(
+    name: str, family: GetFamily
+) -> None:
+    tokenizer, encoder = family(name), Encoder(family(name))
+    generator = random.Random(name)
+    for _ in range(40):
+        row, said, heard = random_tool_chat(generator)
+        parts = parts_of(encoder, row)
+        text = "".join(run for part in parts for run in learned(tokenizer, part))
+        assert [word for word in said if word not in text] == []
+        assert [word for word in heard if word in text] == []
+        thoughts = [m["reasoning_content"] for m in row.messages if "reasoning_content" in m]
+        lost = [thought for thought in thoughts if thought not in text]
+        assert not lost if name == "qwen3" else len(lost) == sum(part.unlearned_reasoning for part in parts)
+
+
+def random_tool_chat(generator: random.Random) -> tuple[Chat, list[str], list[str]]:
+    """A conversation with tools and reasoning, the words that its assistant says, and those of the others."""
+    words = iter(generator.sample([f"w{number}x" for number in range(1000, 9999)], 200))
+    said: list[str] = []
+    heard: list[str] = []
+
+    def word(into: list[str]) -> str:
+        into.append(next(words))
+        return into[-1]
+
+    messages: list[dict[str, Any]] = []
+    if generator.random() < 0.4:
+        messages.append({"role": "system", "content": word(heard)})
+    for turn in range(generator.randrange(1, 4)):
+        messages.append({"role": "user", "content": word(heard)})
+        if generator.random() < 0.7:
+            arguments = {"city": word(said), "days": generator.randrange(9)}
+            call = {
+                "id": f"call0000{turn}",
+                "type": "function",
+                "function": {"name": "weather", "arguments": arguments},
+            }
+            messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+            result = json.dumps({"rain": word(heard), "note": 'é "quoted"\n'})
+            messages.append({"role": "tool", "content": result, "name": "weather", "tool_call_id": call["id"]})
+        answer = {"role": "assistant", "content": word(said)}
+        if generator.random() < 0.5:
+            answer["reasoning_content"] = f"hm{next(words)}"
+        messages.append(answer)
+    return Chat(tuple(messages), TOOLS), said, heard
 
 
 def test_answer_that_would_melt_into_the_prompt_is_tokenised_as_at_inference(family: GetFamily) -> None:
@@ -333,15 +413,23 @@ def test_answer_that_would_melt_into_the_prompt_is_tokenised_as_at_inference(fam
     row = chat(("user", "Hi"), ("assistant", "\n\nOslo"))
     prompt = encoder.prompt_ids(row.messages[:-1])
     text = tokenizer.apply_chat_template(list(row.messages), tokenize=False)
-    assert (
-        backend.encode(text, add_special_tokens=False).ids[: len(prompt)] != prompt
-    )  # it does melt when taken whole
+    assert backend.encode(text, add_special_tokens=False).ids[: len(prompt)] != prompt  # it does melt when taken whole
     result = encoder.encode([row])[0]
     assert isinstance(result, Encoded)
     assert result.input_ids[: len(prompt)] == prompt
     assert result.labels[: len(prompt)] == [MASKED] * len(prompt)
     assert learned(tokenizer, result) == ["\n\nOslo<|im_end|>"]
     assert tokenizer.decode(result.input_ids) == text
+
+
+def test_earlier_answer_that_would_melt_unrolls_the_conversation(family: GetFamily) -> None:
+    tokenizer, encoder = family("smollm2"), Encoder(family("smollm2"))
+    row = chat(("user", "Hi"), ("assistant", "\n\nOslo"), ("user", "sure?"), ("assistant", "\nyes"))
+    parts = parts_of(encoder, row)
+    assert [learned(tokenizer, part) for part in parts] == [["\n\nOslo<|im_end|>"], ["\nyes<|im_end|>"]]
+    for part, end in zip(parts, (1, 3), strict=True):
+        prompt = encoder.prompt_ids(row.messages[:end])
+        assert part.input_ids[: len(prompt)] == prompt
 
 
 def test_tokenizer_that_looks_ahead_gets_the_prompt_as_at_inference(family: GetFamily) -> None:
@@ -369,16 +457,10 @@ def sentencepiece_like() -> Any:
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first")
-    trainer = trainers.BpeTrainer(
-        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
-    )
-    texts = [
-        "[INST] Hello there [/INST] Oslo Paris Answer with one word. Norway? What is the capital of France? is"
-    ]
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    texts = ["[INST] Hello there [/INST] Oslo Paris Answer with one word. Norway? What is the capital of France? is"]
     backend.train_from_iterator(texts * 5, trainer)
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in ("<s>", "</s>")]
-    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<s>", "</s>")])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
 
 
@@ -416,9 +498,7 @@ def test_plain_text_begins_as_the_tokenizer_begins_texts(make_tokenizer: Any) ->
 
     tokenizer = make_tokenizer(("<s>", "</s>"), "</s>", "<s>")
     bos = tokenizer.bos_token_id
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", bos)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
     assert encoded(tokenizer, Text("Oslo")).input_ids[0] == bos
     assert encoded(tokenizer, Text("Oslo")).input_ids.count(bos) == 1
 
@@ -452,6 +532,36 @@ def test_end_of_turn_is_a_stop_token_though_the_tokenizer_does_not_say_so(family
     tokenizer = family("gemma2")
     ids = tokenizer.convert_tokens_to_ids(["<eos>", "<end_of_turn>"])
     assert sorted(Encoder(tokenizer).stop_ids) == sorted(ids)
+
+
+def test_closing_token_before_the_end_of_turn_is_not_taken_for_it(make_tokenizer: Any) -> None:
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|close|><|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer = make_tokenizer(("<|close|>", "<|end|>"), "<|end|>", None, template)
+    assert learned(tokenizer, encoded(tokenizer, ONE)) == ["Paris is.<|close|><|end|>"]
+
+
+def test_answers_in_several_parts_are_learned_to_the_last_stop_token(make_tokenizer: Any) -> None:
+    """As in gpt-oss: reasoning and answer are parted by a token that ends an earlier turn."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% if m.reasoning_content %}<|start|>assistant<|think|>"
+        "{{ m.reasoning_content }}<|end|>{% endif %}<|start|>assistant<|say|>{{ m.content }}"
+        "{{ '<|return|>' if loop.last else '<|end|>' }}{% else %}<|start|>{{ m.role }}<|say|>{{ m.content }}<|end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    )
+    tokens = ("<|start|>", "<|think|>", "<|say|>", "<|end|>", "<|return|>")
+    tokenizer = make_tokenizer(tokens, "<|return|>", None, template)
+    expected = ["<|think|>the capital is asked<|end|><|start|>assistant<|say|>Oslo<|return|>"]
+    assert learned(tokenizer, encoded(tokenizer, WITH_REASONING)) == expected
+    declared = Encoder(tokenizer, stop_ids=tokenizer.convert_tokens_to_ids(["<|end|>", "<|return|>"]))
+    assert learned(tokenizer, parts_of(declared, WITH_REASONING)[0]) == expected
+    parts = parts_of(Encoder(tokenizer), TWO)
+    assert [learned(tokenizer, part) for part in parts] == [
+        ["<|say|>Hello.<|return|>"],
+        ["<|say|>Oslo<|return|>"],
+    ]
 
 
 def test_stop_ids_that_the_model_declares_are_kept(family: GetFamily) -> None:

@@ -59,32 +59,20 @@ CASES = {
     "cut": Case(31, (GOOD + "\n" + GOOD[:40]).encode(), ":2", "cut short", "copy the file again"),
     "utf-16": Case(34, GOOD.encode("utf-16"), ":1", "UTF-16", "iconv -f UTF-16"),
     "nul": Case(35, lines(GOOD.replace("Oslo", "Os\0lo")), ":2", "NUL byte at byte", "tr -d"),
-    "escaped nul": Case(
-        35, lines(GOOD.replace("Oslo", "Os\\u0000lo")), ":2 messages.1.content", "NUL", "remove"
-    ),
-    "surrogate": Case(
-        35, lines(GOOD.replace("Oslo", "\\ud800")), ":2 messages.1.content", "surrogate", "remove"
-    ),
+    "escaped nul": Case(35, lines(GOOD.replace("Oslo", "Os\\u0000lo")), ":2 messages.1.content", "NUL", "remove"),
+    "surrogate": Case(35, lines(GOOD.replace("Oslo", "\\ud800")), ":2 messages.1.content", "surrogate", "remove"),
     "messages text": Case(36, rows("hello"), ":2 messages", "must be a list, got text", "such as"),
     "turn text": Case(36, rows(["hello"]), ":2 messages", "turn 1 must be an object, got text", ""),
     "field missing": Case(37, lines('{"txet": "hi"}'), ":2 messages", "missing (row has: txet)", "add it"),
-    "role missing": Case(
-        37, rows([{"content": "x"}, ANSWER]), ":2 messages", "turn 1 has no role", "add role"
-    ),
-    "content missing": Case(
-        37, rows([{"role": "user"}, ANSWER]), ":2 messages", "turn 1 content is missing", "fill"
-    ),
+    "role missing": Case(37, rows([{"content": "x"}, ANSWER]), ":2 messages", "turn 1 has no role", "add role"),
+    "content missing": Case(37, rows([{"role": "user"}, ANSWER]), ":2 messages", "turn 1 content is missing", "fill"),
     "field null": Case(38, rows(None), ":2 messages", "must be a list, got null", ""),
-    "content null": Case(
-        38, rows([USER, {**ANSWER, "content": None}]), ":2 messages", "turn 2 content is null", ""
-    ),
+    "content null": Case(38, rows([USER, {**ANSWER, "content": None}]), ":2 messages", "turn 2 content is null", ""),
     "no messages": Case(39, rows([]), ":2 messages", "is empty", "delete the row"),
     "empty content": Case(
         39, rows([USER, {**ANSWER, "content": ""}]), ":2 messages", "turn 2 (assistant) is empty", ""
     ),
-    "blank content": Case(
-        39, rows([{**USER, "content": " \n"}, ANSWER]), ":2 messages", "turn 1 (user) is empty", ""
-    ),
+    "blank content": Case(39, rows([{**USER, "content": " \n"}, ANSWER]), ":2 messages", "turn 1 (user) is empty", ""),
     "unknown role": Case(
         40,
         rows([USER, {**ANSWER, "role": "assistent"}]),
@@ -101,9 +89,7 @@ CASES = {
         "turn 2: a system turn",
         "first",
     ),
-    "assistant first": Case(
-        41, rows([ANSWER, USER, ANSWER]), ":2 messages", "turn 1: the assistant", "begin with"
-    ),
+    "assistant first": Case(41, rows([ANSWER, USER, ANSWER]), ":2 messages", "turn 1: the assistant", "begin with"),
     "tool uncalled": Case(
         41,
         rows([USER, {"role": "tool", "content": "7"}, ANSWER]),
@@ -135,18 +121,12 @@ CASES = {
     "other names": Case(
         44, b'{"q": "a", "a": "b"}\n', ":1", "fit no layout (found: q, a; wanted: messages", "data.columns"
     ),
-    "preferences": Case(
-        45, b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', ":1", "preference pairs", "method"
-    ),
-    "votes": Case(
-        45, b'{"prompt": "a", "completion": "b", "label": false}\n', ":1", "votes (label)", "method"
-    ),
+    "preferences": Case(45, b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', ":1", "preference pairs", "method"),
+    "votes": Case(45, b'{"prompt": "a", "completion": "b", "label": false}\n', ":1", "votes (label)", "method"),
     "too long": Case(
         49, rows([USER, {**ANSWER, "content": "Oslo " * 600}]), ":2", "over data.max_length=512", "on_long"
     ),
-    "ragged": Case(
-        51, b"prompt,completion\na,b\nc\n", ":3", "1 cells where the header has 2", "quote", "t.csv"
-    ),
+    "ragged": Case(51, b"prompt,completion\na,b\nc\n", ":3", "1 cells where the header has 2", "quote", "t.csv"),
     "delimiter": Case(51, b"prompt;completion\na;b\n", ":1", "parted by semicolons", "commas", "t.csv"),
     "tabs": Case(51, b"prompt,completion\na,b\n", ":1", "parted by commas", "tabs", "t.tsv"),
     "open quote": Case(51, b'prompt,completion\na,b\nc,"d\ne,f\n', ":3", "never closed", "close it", "t.csv"),
@@ -159,9 +139,7 @@ CASES = {
     "zip as json": Case(54, b"PK\x03\x04....", "", "is a zip file", "unpack"),
     "unknown ending": Case(55, GOOD.encode(), "", "unknown kind of file '.xlsx'", "known are", "t.xlsx"),
     "no ending": Case(55, GOOD.encode(), "", "unknown kind of file '(no ending)'", "known are", "rows"),
-    "other content": Case(
-        55, b"PAR1....PAR1", "", "is a Parquet file, not what its ending .jsonl says", "rename"
-    ),
+    "other content": Case(55, b"PAR1....PAR1", "", "is a Parquet file, not what its ending .jsonl says", "rename"),
     "nan": Case(58, lines('{"messages": [], "score": NaN}'), ":2", "NaN, which is not JSON", "null"),
     "infinity": Case(58, lines('{"text": -Infinity}'), ":2", "-Infinity, which is not JSON", "null"),
     "twice": Case(30, lines('{"text": "a", "text": "b"}'), ":2", "has the key 'text' twice", "keep one"),
@@ -172,9 +150,7 @@ CASES = {
         32, b'{"data": [{"text": "a"}]}', "", "holds a list under 'data'", "jq -c '.data[]'", "t.json"
     ),
     "cut array": Case(31, b'[{"text": "a"},\n {"text": "b"}', ":2", "cut short", "copy", "t.json"),
-    "bad array": Case(
-        30, b'[{"text": "a"},\n {"text" "b"}]', ":2", "not valid JSON (line 2 col 10)", "mend", "t.json"
-    ),
+    "bad array": Case(30, b'[{"text": "a"},\n {"text" "b"}]', ":2", "not valid JSON (line 2 col 10)", "mend", "t.json"),
     "bad arguments": Case(
         42,
         rows([USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]),
@@ -182,9 +158,7 @@ CASES = {
         "turn 2: the arguments of the call of 'f' are not a JSON object",
         "such as",
     ),
-    "alpaca null": Case(
-        38, b'{"instruction": "a", "output": null}\n', ":1 output", "must be text, got null", "fill"
-    ),
+    "alpaca null": Case(38, b'{"instruction": "a", "output": null}\n', ":1 output", "must be text, got null", "fill"),
     "empty answer": Case(
         39, b'{"prompt": "a", "completion": ""}\n', ":1 completion", "turn 2 (assistant) is empty", ""
     ),
@@ -220,9 +194,7 @@ def test_latin_1_is_named_with_its_byte(tmp_path: Path, run_prepare: Run) -> Non
     assert "iconv -f LATIN1" in fault.mend
 
 
-def test_line_of_ten_megabytes_is_refused_and_the_next_row_is_still_read(
-    tmp_path: Path, run_prepare: Run
-) -> None:
+def test_line_of_ten_megabytes_is_refused_and_the_next_row_is_still_read(tmp_path: Path, run_prepare: Run) -> None:
     path = tmp_path / "train.jsonl"
     path.write_bytes(b'{"text": "' + b"a" * 10_500_000 + b'"}\n{"text": 7}\n')
     with pytest.raises(UserError) as caught:
@@ -234,7 +206,7 @@ def test_line_of_ten_megabytes_is_refused_and_the_next_row_is_still_read(
 
 def test_faults_of_a_file_are_told_together_and_counted(tmp_path: Path, run_prepare: Run) -> None:
     path = tmp_path / "train.jsonl"
-    path.write_text("".join('{"text": %d}\n' % number for number in range(50)))
+    path.write_text("".join(json.dumps({"text": number}) + "\n" for number in range(50)))
     with pytest.raises(UserError) as caught:
         run_prepare(str(path))
     assert (len(caught.value.faults), caught.value.total) == (20, 50)
@@ -330,9 +302,7 @@ def test_layout_that_is_asked_for_must_fit(write_rows: Callable[..., str], run_p
         run_prepare(write_rows([json.loads(GOOD)]), layout="sharegpt")
 
 
-def test_chat_rows_need_a_template(
-    write_rows: Callable[..., str], run_prepare: Run, make_tokenizer: Any
-) -> None:
+def test_chat_rows_need_a_template(write_rows: Callable[..., str], run_prepare: Run, make_tokenizer: Any) -> None:
     with pytest.raises(UserError) as caught:
         run_prepare(write_rows([json.loads(GOOD)] * 30), tokenizer=make_tokenizer(("</s>",), "</s>"))
     assert [fault.where for fault in caught.value.faults] == ["model.chat_template"]
@@ -372,6 +342,19 @@ def test_dataset_of_the_hub_that_is_not_cached_is_refused_in_one_line(tmp_path: 
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("error: data nobody/nothing: ") and done.stdout.count("\n") == 1
     assert "cache" in done.stdout and "local file" in done.stdout
+
+
+@pytest.mark.parametrize("setting", [{"revision": "main"}, {"split": "test"}])
+def test_setting_of_the_hub_without_a_hub_dataset_is_refused(
+    setting: dict[str, str], write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run_prepare(write_rows([json.loads(GOOD)]), **setting)
+    assert caught.value.faults[0].where == f"data.{next(iter(setting))}"
+
+
+def test_text_with_a_class_label_is_not_taken_for_votes(write_rows: Callable[..., str], run_prepare: Run) -> None:
+    assert run_prepare(write_rows([{"text": "Oslo", "label": True}]), eval_share=0).train.rows == 1
 
 
 def test_field_limit_of_csv_is_ours(tmp_path: Path, run_prepare: Run) -> None:

@@ -228,7 +228,7 @@ def test_parquet_gives_null_where_a_message_has_no_such_part(
 ) -> None:
     record = RECORDS["tool calls"][1]
     pq.write_table(pa.Table.from_pylist([record, {"messages": [ASK, SAY]}]), tmp_path / "t.parquet")
-    prepared = run_prepare(str(tmp_path / "t.parquet"), eval_share=0, tokenizer=family("qwen3"))
+    prepared = run_prepare(str(tmp_path / "t.parquet"), eval_share=0, tokenizer=family("llama3"))
     assert list(read_rows(prepared.train)) == [RECORDS["tool calls"][2], Chat((ASK, SAY))]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import question
+from rows import question
 
 from finetune.config import DataConfig
 from finetune.data import prepare as prepare_module
@@ -43,9 +43,7 @@ def test_facts_tell_what_lies_on_disk(path: str, run_prepare: Run, family: Calla
     assert prepared.stop_ids == (family("smollm2").eos_token_id,)
 
 
-def test_tokens_on_disk_are_those_of_the_encoder(
-    path: str, run_prepare: Run, family: Callable[[str], Any]
-) -> None:
+def test_tokens_on_disk_are_those_of_the_encoder(path: str, run_prepare: Run, family: Callable[[str], Any]) -> None:
     prepared = run_prepare(path)
     kept = list(read_rows(prepared.train))
     assert isinstance(kept[0], Chat)
@@ -150,9 +148,7 @@ def long_rows(write_rows: Callable[..., str]) -> str:
     return write_rows(rows)
 
 
-def test_long_rows_fail_by_default_with_all_their_places(
-    write_rows: Callable[..., str], run_prepare: Run
-) -> None:
+def test_long_rows_fail_by_default_with_all_their_places(write_rows: Callable[..., str], run_prepare: Run) -> None:
     path = long_rows(write_rows)
     with pytest.raises(UserError) as caught:
         run_prepare(path, max_length=80)
@@ -189,9 +185,7 @@ def test_stop_token_that_the_tokenizer_does_not_know_is_said(
     assert any("<end_of_turn>" in warning for warning in prepared.warnings)
 
 
-def test_held_out_fingerprint_is_of_the_held_out_rows_alone(
-    path: str, run_prepare: Run, write_rows: Any
-) -> None:
+def test_held_out_fingerprint_is_of_the_held_out_rows_alone(path: str, run_prepare: Run, write_rows: Any) -> None:
     held = write_rows([question(number) for number in range(50, 55)], "eval.jsonl")
     one, two = run_prepare(path, eval=held), run_prepare(path, eval=held, limit=20)
     assert one.held_out_fingerprint == two.held_out_fingerprint is not None

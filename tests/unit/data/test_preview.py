@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import question
+from rows import question
 
 from finetune.data.prepare import PreparedData
 from finetune.data.preview import preview_html, preview_text, write_preview
@@ -56,9 +56,7 @@ class Marks(html.parser.HTMLParser):
             self.marked.append(data)
 
 
-def test_page_is_well_formed_and_marks_the_answers(
-    prepared: PreparedData, family: Callable[[str], Any]
-) -> None:
+def test_page_is_well_formed_and_marks_the_answers(prepared: PreparedData, family: Callable[[str], Any]) -> None:
     parser = Marks()
     parser.feed(preview_html(prepared, family("smollm2"), rows=4))
     assert parser.stack == []
@@ -66,23 +64,15 @@ def test_page_is_well_formed_and_marks_the_answers(
     assert parser.marked[2:] == [f"Answer {number}.<|im_end|>" for number in (1, 2, 3)]
 
 
-def test_long_rows_are_shortened_and_say_so(
-    write_rows: Any, run_prepare: Run, family: Callable[[str], Any]
-) -> None:
+def test_long_rows_are_shortened_and_say_so(write_rows: Any, run_prepare: Run, family: Callable[[str], Any]) -> None:
     prepared = run_prepare(write_rows([question(0, "Oslo " * 3000)]), max_length=20_000)
     text = preview_text(prepared, family("smollm2"))
-    assert (
-        len(text) < 6000
-        and "characters…]" in text
-        and text.rstrip().endswith("<|im_end|>⟧\n".rstrip() + "\n".rstrip() or "")
-    )
+    assert len(text) < 6000
+    assert "characters…]" in text
+    assert text.rstrip().endswith("<|im_end|>⟧")
 
 
 def test_both_files_are_written(prepared: PreparedData, family: Callable[[str], Any], tmp_path: Path) -> None:
     write_preview(tmp_path, prepared, family("smollm2"), rows=2)
-    assert (tmp_path / "preview.txt").read_text(encoding="utf-8") == preview_text(
-        prepared, family("smollm2"), 2
-    )
-    assert (tmp_path / "preview.html").read_text(encoding="utf-8") == preview_html(
-        prepared, family("smollm2"), 2
-    )
+    assert (tmp_path / "preview.txt").read_text(encoding="utf-8") == preview_text(prepared, family("smollm2"), 2)
+    assert (tmp_path / "preview.html").read_text(encoding="utf-8") == preview_html(prepared, family("smollm2"), 2)

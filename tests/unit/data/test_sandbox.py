@@ -88,9 +88,7 @@ def test_template_that_fails_on_one_row_names_the_row(
     )
     tokenizer = make_tokenizer(("<|end|>",), "<|end|>", None, template)
     good = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Paris"}]
-    path = write_rows(
-        [{"messages": good}, {"messages": [*good[:1], {"role": "assistant", "content": "Oslo"}]}]
-    )
+    path = write_rows([{"messages": good}, {"messages": [*good[:1], {"role": "assistant", "content": "Oslo"}]}])
     with pytest.raises(UserError) as caught:
         run_prepare(path, tokenizer=tokenizer, eval_share=0)
     fault = caught.value.faults[0]
@@ -102,6 +100,7 @@ def test_limits_are_lifted_afterwards(make_tokenizer: Any) -> None:
     import signal
 
     before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+    clock = signal.getitimer(signal.ITIMER_REAL)[0]  # that of the test run, if it has one
     encoder(make_tokenizer, SOUND).encode([ROW])
     assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert clock - 5 < signal.getitimer(signal.ITIMER_REAL)[0] <= clock

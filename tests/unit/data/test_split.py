@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import question
+from rows import question
 
 from finetune.data.load import Loaded
 from finetune.data.prepare import PreparedData, read_rows
@@ -70,9 +70,7 @@ def test_weights_repeat_a_source_or_take_a_seeded_part_of_it() -> None:
     assert seen != [row.json for row in repeat(rows, [2.0, 0.5, 1.25], 43)]
 
 
-def test_weights_apply_to_the_rows_that_are_trained_on(
-    write_rows: Callable[..., str], run_prepare: Run
-) -> None:
+def test_weights_apply_to_the_rows_that_are_trained_on(write_rows: Callable[..., str], run_prepare: Run) -> None:
     paths = [write_rows([{"text": f"{n}{i}"} for i in range(20)], f"{n}.jsonl") for n in "ab"]
     prepared = run_prepare(paths, weights=[2.0, 0.5], eval_share=0)
     texts = [row.text[0] for row in read_rows(prepared.train)]  # type: ignore[union-attr]  # all are texts
@@ -80,23 +78,17 @@ def test_weights_apply_to_the_rows_that_are_trained_on(
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
-def test_wrong_weights_are_refused(
-    weights: list[float], write_rows: Callable[..., str], run_prepare: Run
-) -> None:
+def test_wrong_weights_are_refused(weights: list[float], write_rows: Callable[..., str], run_prepare: Run) -> None:
     paths = [write_rows([question(1)], "a.jsonl"), write_rows([question(2)], "b.jsonl")]
     with pytest.raises(UserError) as caught:
         run_prepare(paths, weights=weights)
     assert caught.value.faults[0].where == "data.weights"
 
 
-def test_held_out_rows_share_nothing_with_those_trained_on(
-    write_rows: Callable[..., str], run_prepare: Run
-) -> None:
+def test_held_out_rows_share_nothing_with_those_trained_on(write_rows: Callable[..., str], run_prepare: Run) -> None:
     prepared = run_prepare(write_rows([question(number % 60) for number in range(120)]))
     assert prepared.held_out is not None and prepared.held_out_from == "split"
-    train, held = (
-        {to_json(row) for row in read_rows(split)} for split in (prepared.train, prepared.held_out)
-    )
+    train, held = ({to_json(row) for row in read_rows(split)} for split in (prepared.train, prepared.held_out))
     assert train and held and not train & held
     assert prepared.train.rows + prepared.held_out.rows == 120
     assert any("60 of 120 rows repeat an earlier one" in warning for warning in prepared.warnings)

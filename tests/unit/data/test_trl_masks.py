@@ -92,9 +92,7 @@ def test_unmarked_templates_give_the_same_up_to_the_stop_token(
     training = with_template(family(family_name), f"{name}_training")
     result, (ids, labels) = encoded(stock, row), trl_labels(training, row)
     assert result.input_ids == ids
-    differing = [
-        i for i, (ours, theirs) in enumerate(zip(result.labels, labels, strict=True)) if ours != theirs
-    ]
+    differing = [i for i, (ours, theirs) in enumerate(zip(result.labels, labels, strict=True)) if ours != theirs]
     assert all(result.labels[i] == MASKED for i in differing)
     allowed = stock.encode(after, add_special_tokens=False)
     assert {ids[i] for i in differing} <= set(allowed)
@@ -105,9 +103,7 @@ def test_unmarked_templates_give_the_same_up_to_the_stop_token(
 
 @pytest.mark.parametrize("name", ["qwen2_5", "deepseekv3"])
 def test_generation_prompt_that_trl_learns_is_left_out(name: str, family: Callable[[str], Any]) -> None:
-    tokenizer = with_template(
-        family({"qwen2_5": "qwen2_5", "deepseekv3": "deepseek_v3"}[name]), f"{name}_training"
-    )
+    tokenizer = with_template(family({"qwen2_5": "qwen2_5", "deepseekv3": "deepseek_v3"}[name]), f"{name}_training")
     result, (ids, labels) = encoded(tokenizer, ROWS[0]), trl_labels(tokenizer, ROWS[0])
     assert result.input_ids == ids
     first = next(index for index, label in enumerate(result.labels) if label != MASKED)

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune import adapter, memory, plan_checks
+from finetune import adapter
 from finetune.compose import Composed, config_from_dict, config_to_dict
 from finetune.config import FsdpParallel, LoraTuning, RunConfig, Zero3Parallel
 from finetune.data.prepare import PreparedData, SplitFacts, prepare
+from finetune.data.preview import sample
 from finetune.errors import UserError
 from finetune.machine import Machine, check_floors, look
-from finetune.memory import MemoryEstimate
 from finetune.methods import METHODS
 from finetune.model_files import AdapterFacts, ModelFacts, inspect_model
+from finetune.plan import checks, memory
+from finetune.plan.memory import MemoryEstimate
 from finetune.rundir import check_writable, run_directory
-from finetune.tokenizer import load_tokenizer, stop_ids
+from finetune.tokenizer import load_with_padding, stop_ids
 
 PLAN_FILE = "plan.json"
 # Share of a device's memory that a run may plan to use; the rest is fragmentation and the driver's.
@@ -41,6 +43,8 @@ class Facts:
     data: PreparedData
     machine: Machine
     flash_attention: bool  # the package is installed
+    padding: str = ""  # the padding token, and why it is that one
+    preview: str = ""  # one row as the model will see it
     new_rows: tuple[int, ...] = ()  # ids of the tokens whose rows are added or trained by themselves
 
 
@@ -92,6 +96,8 @@ class RunPlan:
     memory: MemoryEstimate
     sources: dict[str, str]  # of each value that is not a default
     warnings: tuple[str, ...]
+    padding: str  # the padding token, and why it is that one
+    preview: str  # one row as the model will see it
     command: str  # that a person types to start or continue the run
     resume_from: str | None = None  # the checkpoint that the run continues from
 
@@ -100,7 +106,7 @@ def plan_run(composed: Composed) -> RunPlan:
     """Find out what the run stands on, and decide how it goes; every fault found is raised at once."""
     config = composed.config
     machine = look()
-    faults = check_floors(machine.versions) + plan_checks.check_settings(config, composed.sources, machine)
+    faults = check_floors(machine.versions) + checks.check_settings(config, composed.sources, machine)
     if unwritable := check_writable(run_directory(config)):
         # The prepared rows are kept there too, so nothing further can be found out.
         raise UserError([*faults, *unwritable])
@@ -111,7 +117,7 @@ def plan_run(composed: Composed) -> RunPlan:
         faults += error.faults
         untold = error.total - len(error.faults)
     if facts is not None:
-        faults += plan_checks.check_facts(config, composed.sources, facts.model, facts.data)
+        faults += checks.check_facts(config, composed.sources, facts.model, facts.data)
     if faults or facts is None:
         raise UserError(faults, len(faults) + untold)
     return make_plan(composed, facts)
@@ -127,7 +133,7 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
             f"{max_length} is more than the model's context of {model.context} tokens",
         )
         raise UserError.at(where, what, f"use at most {model.context}")
-    tokenizer = load_tokenizer(model, config.model.chat_template, tuple(config.tuning.new_tokens))
+    tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     method = METHODS[config.method.option]
     data = prepare(
         config.data,
@@ -140,18 +146,27 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         cache=str(run_directory(config).parent / ".prepared"),
     )
     new_rows = adapter.new_token_ids(tokenizer, model, config.tuning.new_tokens)
-    return Facts(model, data, machine, importlib.util.find_spec("flash_attn") is not None, new_rows)
+    flash_attention = importlib.util.find_spec("flash_attn") is not None
+    return Facts(
+        model=model,
+        data=data,
+        machine=machine,
+        flash_attention=flash_attention,
+        padding=f"{padding.token} ({padding.reason})",
+        preview=sample(data, tokenizer),
+        new_rows=new_rows,
+    )
 
 
 def make_plan(composed: Composed, facts: Facts) -> RunPlan:
     """Decide everything that the settings leave open; pure."""
     config, model = composed.config, facts.model
-    trainable = adapter.trainable_parameters(model, config.tuning, facts.new_rows)
+    trainable = adapter.trainable_parameters(model, adapter.as_continued(config.tuning, model), facts.new_rows)
     resolved, reasons, estimate = resolve(config, facts, trainable)
     batch = plan_batches(config, facts.data, resolved.keep_best)
-    if faults := plan_checks.check_batches(config, composed.sources, batch, resolved.keep_best):
+    if faults := checks.check_batches(config, composed.sources, batch, resolved.keep_best):
         raise UserError(faults)
-    warnings = plan_checks.warn(config, batch, estimate, facts.machine, USABLE_MEMORY)
+    warnings = checks.warn(config, batch, estimate, facts.machine, USABLE_MEMORY)
     return RunPlan(
         run_dir=str(run_directory(config)),
         config=config,
@@ -165,13 +180,13 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
         memory=estimate,
         sources=composed.sources,
         warnings=(*facts.data.warnings, *warnings),
+        padding=facts.padding,
+        preview=facts.preview,
         command=shlex.join(["finetune", "train", *composed.arguments]),
     )
 
 
-def resolve(
-    config: RunConfig, facts: Facts, trainable: int
-) -> tuple[Resolved, dict[str, str], MemoryEstimate]:
+def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, dict[str, str], MemoryEstimate]:
     """The table: each open setting's value and its reason, in the order in which they depend on each other."""
     reasons: dict[str, str] = {}
 
@@ -186,10 +201,10 @@ def resolve(
     rate = choose("training.learning_rate", training.learning_rate, *best_rate(tuning.option, facts.model))
     alpha = None
     if isinstance(tuning, LoraTuning):
-        alpha = choose("tuning.alpha", tuning.alpha, 2.0 * tuning.rank, "twice the rank")
-    length = choose(
-        "data.max_length", config.data.max_length, _longest_possible(facts.model), "the model's context"
-    )
+        continued = tuning.start == "continue" and facts.model.adapter
+        default = (continued.alpha, "the continued adapter's") if continued else (2.0 * tuning.rank, "twice the rank")
+        alpha = choose("tuning.alpha", tuning.alpha, *default)
+    length = choose("data.max_length", config.data.max_length, _longest_possible(facts.model), "the model's context")
     held_out = facts.data.held_out is not None
     keep_best = config.training.keep_best if held_out else "none"
     if not held_out:
@@ -216,9 +231,7 @@ def resolve(
     fits = estimate(False).total <= machine.device_memory * USABLE_MEMORY
     why = "fits into memory without it" if fits else "does not fit into memory without it"
     checkpointing = choose("training.gradient_checkpointing", training.gradient_checkpointing, not fits, why)
-    resolved = Resolved(
-        precision, attention, rate, optimizer, checkpointing, alpha, length, keep_best, launcher
-    )
+    resolved = Resolved(precision, attention, rate, optimizer, checkpointing, alpha, length, keep_best, launcher)
     return resolved, reasons, estimate(checkpointing)
 
 
@@ -309,11 +322,7 @@ def as_json(plan: RunPlan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return (
-        dataclasses.asdict(value)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type)
-        else value
-    )
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def load_plan(run_dir: str | Path) -> RunPlan:
@@ -341,6 +350,8 @@ def load_plan(run_dir: str | Path) -> RunPlan:
         memory=MemoryEstimate(**stored["memory"]),
         sources=stored["sources"],
         warnings=tuple(stored["warnings"]),
+        padding=stored["padding"],
+        preview=stored["preview"],
         command=stored["command"],
         resume_from=stored["resume_from"],
     )

@@ -16,10 +16,10 @@ from typing import Any
 
 from finetune.config import OPEN_KEYS
 from finetune.errors import Fault, UserError, did_you_mean, listed
-from finetune.overrides import Assignment
-from finetune.settings import GROUPS, cut
-from finetune.shipped import recipes_folder
-from finetune.yaml_files import Entry, read_entries
+from finetune.settings.catalogue import GROUPS, cut
+from finetune.settings.overrides import Assignment
+from finetune.settings.shipped import recipes_folder
+from finetune.settings.yaml_files import Entry, read_entries
 
 # Where `./` means the recipe's folder. Not `model.name`, where `./tiny` is a folder and `tiny` is ours.
 OWN_PATHS = ("data.train", "data.eval", "model.chat_template")
@@ -65,9 +65,7 @@ def read_recipe(name: str) -> Recipe:
         kind = choices if assignment.key in GROUPS else settings
         if assignment.key in kind:
             first = kind[assignment.key].where.rpartition(":")[2].partition(" ")[0]
-            faults.append(
-                Fault(assignment.where, f"duplicate key (first at line {first})", "keep one of them")
-            )
+            faults.append(Fault(assignment.where, f"duplicate key (first at line {first})", "keep one of them"))
         else:
             kind[assignment.key] = assignment
     if not choices and not settings and not faults:
@@ -87,9 +85,7 @@ def _assignments(name: str, path: Path, faults: list[Fault]) -> list[Assignment]
             continue  # an option without settings, as a written configuration has it
         else:
             value, text = _own_path(entry, path.parent)
-            assignments.append(
-                Assignment(entry.key, value, text, f"{shown}:{entry.line} {entry.key}", source)
-            )
+            assignments.append(Assignment(entry.key, value, text, f"{shown}:{entry.line} {entry.key}", source))
     return assignments
 
 
@@ -104,16 +100,12 @@ def _defaults(entry: Entry, shown: str, source: str, faults: list[Fault]) -> lis
         if item == "_self_":
             continue
         if not isinstance(item, dict) or len(item) != 1:
-            faults.append(
-                Fault(where, f"'{cut(str(item))}' is not `group: option`", "such as `- tuning: qlora`")
-            )
+            faults.append(Fault(where, f"'{cut(str(item))}' is not `group: option`", "such as `- tuning: qlora`"))
             continue
         ((key, option),) = item.items()
         group = key.removeprefix("override").strip().removeprefix("/")
         if group not in GROUPS:
-            faults.append(
-                Fault(where, f"'{cut(group)}' is not a group", did_you_mean(group, GROUPS) or listed(GROUPS))
-            )
+            faults.append(Fault(where, f"'{cut(group)}' is not a group", did_you_mean(group, GROUPS) or listed(GROUPS)))
         elif option is not None:
             chosen.append(Assignment(group, option, str(option), f"{shown}:{entry.line} {group}", source))
     return chosen

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.architectures import package_folder
 from finetune.errors import Fault, UserError, did_you_mean
-from finetune.weight_files import Tensor, UnreadableWeights, read_header
+from finetune.model_files.architectures import package_folder
+from finetune.model_files.weights import Tensor, UnreadableWeights, read_header
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -62,9 +62,7 @@ def _known_keys() -> frozenset[str]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_CONFIG:
-        raise UserError.at(
-            str(path), "is larger than any adapter's configuration", "download the adapter again"
-        )
+        raise UserError.at(str(path), "is larger than any adapter's configuration", "download the adapter again")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -79,13 +77,9 @@ def _required_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     for key, (types, wanted) in REQUIRED.items():
         value = config.get(key)
         if value is None:
-            faults.append(
-                Fault(f"{path} {key}", "is missing", "save the adapter again with peft's save_pretrained")
-            )
+            faults.append(Fault(f"{path} {key}", "is missing", "save the adapter again with peft's save_pretrained"))
         elif not isinstance(value, types) or isinstance(value, bool):
-            faults.append(
-                Fault(f"{path} {key}", f"must be {wanted}, got {value!r:.60}", "save the adapter again")
-            )
+            faults.append(Fault(f"{path} {key}", f"must be {wanted}, got {value!r:.60}", "save the adapter again"))
         elif isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
             faults.append(Fault(f"{path} {key}", "must be a list of names", "save the adapter again"))
     return faults
@@ -95,9 +89,7 @@ def _value_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     faults = []
     kind, rank, task = config.get("peft_type"), config.get("r"), config.get("task_type")
     if isinstance(kind, str) and kind != "LORA":
-        faults.append(
-            Fault(f"{path} peft_type", f"{kind!r:.60} is not supported", "use an adapter of type LORA")
-        )
+        faults.append(Fault(f"{path} peft_type", f"{kind!r:.60} is not supported", "use an adapter of type LORA"))
     if isinstance(rank, int) and not isinstance(rank, bool) and not 1 <= rank <= 4096:
         faults.append(Fault(f"{path} r", f"must be 1..4096, got {rank}", "save the adapter again"))
     if task not in (None, "CAUSAL_LM"):
@@ -112,9 +104,7 @@ def _code_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
     if library is not None and str(library).split(".")[0] != "transformers":
         what = f"names the foreign module {str(library)!r:.80} to import"
-        faults.append(
-            Fault(f"{path} auto_mapping.parent_library", what, "set auto_mapping to null if you trust it")
-        )
+        faults.append(Fault(f"{path} auto_mapping.parent_library", what, "set auto_mapping to null if you trust it"))
     for key in IMPORTING:
         if config.get(key):
             faults.append(Fault(f"{path} {key}", "is not supported", "set it to null or use another adapter"))
@@ -134,9 +124,7 @@ def read_adapter(folder: Path) -> AdapterFacts:
     weights = folder / WEIGHTS
     if not weights.exists():
         only = (
-            "has only pickled weights (adapter_model.bin)"
-            if (folder / "adapter_model.bin").exists()
-            else "is missing"
+            "has only pickled weights (adapter_model.bin)" if (folder / "adapter_model.bin").exists() else "is missing"
         )
         faults.append(Fault(str(weights), only, "save the adapter again as safetensors"))
     if not faults:
@@ -163,9 +151,7 @@ def _rank_faults(weights: Path, config: Mapping[str, Any]) -> list[Fault]:
         tensors, _ = read_header(weights)
     except UnreadableWeights as error:
         return [error.fault]
-    ranks = {
-        tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name and len(tensor.shape) == 2
-    }
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name and len(tensor.shape) == 2}
     if config.get("rank_pattern") or not ranks or ranks == {config["r"]}:
         return []
     found = " and ".join(str(rank) for rank in sorted(ranks))
@@ -182,9 +168,7 @@ def _layer_of(name: str) -> tuple[str, str] | None:
     return None
 
 
-def check_adapter_fits(
-    adapter: AdapterFacts, base_name: str, shapes: Mapping[str, tuple[int, int]]
-) -> list[Fault]:
+def check_adapter_fits(adapter: AdapterFacts, base_name: str, shapes: Mapping[str, tuple[int, int]]) -> list[Fault]:
     """The faults of an adapter that was not made for these linear layers: one for each kind of layer."""
     path = Path(adapter.path) / WEIGHTS
     try:
@@ -209,11 +193,7 @@ def _mismatch(name: str, tensor: Tensor, shapes: Mapping[str, tuple[int, int]]) 
     # A checkpoint may leave out the name of the outermost module, which the adapter's names hold.
     shape = shapes.get(layer) or shapes.get(layer.partition(".")[2])
     if shape is None:
-        return (
-            "has no layer of this name"
-            if shapes and layer.split(".")[-1] not in ("lm_head", "embed_tokens")
-            else ""
-        )
+        return "has no layer of this name" if shapes and layer.split(".")[-1] not in ("lm_head", "embed_tokens") else ""
     out_size, in_size = shape
     have = tensor.shape[1] if matrix == "A" else tensor.shape[0]
     want = in_size if matrix == "A" else out_size

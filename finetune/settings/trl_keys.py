@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from finetune.architectures import package_folder
 from finetune.errors import Fault, did_you_mean
 from finetune.methods import METHODS
+from finetune.model_files.architectures import package_folder
 
 # transformers exports its names lazily, so that the import of a name does not say which file defines it.
 DEFINED_IN = {("transformers", "TrainingArguments"): "transformers.training_args"}
@@ -69,11 +69,7 @@ def _plain_kinds(annotation: str) -> list[str]:
     """The plain types that an annotation allows; none when a part is not plain: then all may be right."""
     kinds = []
     for part in _parts(ast.parse(annotation, mode="eval").body):
-        name = (
-            "None"
-            if isinstance(part, ast.Constant) and part.value is None
-            else ast.unparse(part).partition("[")[0]
-        )
+        name = "None" if isinstance(part, ast.Constant) and part.value is None else ast.unparse(part).partition("[")[0]
         if name not in PLAIN:
             return []
         kinds.append(name)

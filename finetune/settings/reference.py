@@ -1,7 +1,7 @@
 """The reference of all settings, made from the schema: docs/config-reference.md, and the list in `--help`.
 
-python -m finetune.reference            write the page
-python -m finetune.reference --check    exit 1 when the page is stale
+python -m finetune.settings.reference            write the page
+python -m finetune.settings.reference --check    exit 1 when the page is stale
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from omegaconf import MISSING
 
 from finetune.config import NOT_IDENTITY, RunConfig
-from finetune.settings import GROUPS, Setting, limits_said, settings_of_kind, typed_options
-from finetune.shipped import PACKAGE, configs_folder
+from finetune.settings.catalogue import GROUPS, Setting, limits_said, settings_of_kind, typed_options
+from finetune.settings.shipped import PACKAGE, configs_folder
 
 PAGE = PACKAGE.parent / "docs" / "config-reference.md"
 OPENING = """# Settings
 
-Generated from `finetune/config.py` and `finetune/methods/` by `python -m finetune.reference`: change those
+Generated from `finetune/config.py` and `finetune/methods/` by `python -m finetune.settings.reference`: change those
 instead of this page.
 
 A setting is given on the command line as `key=value`, in a recipe as `key: value`. The command line wins
@@ -92,9 +92,7 @@ def sections() -> Iterator[tuple[str, list[Setting]]]:
         yield from _options(item.name, options, shared)
 
 
-def _options(
-    group: str, options: dict[str, type[Any]], shared: list[Setting]
-) -> Iterator[tuple[str, list[Setting]]]:
+def _options(group: str, options: dict[str, type[Any]], shared: list[Setting]) -> Iterator[tuple[str, list[Setting]]]:
     """Each option's own settings; those of an option that it extends are named, not repeated."""
     for option, kind in options.items():
         extended = next((name for name, other in options.items() if other in kind.__mro__[1:]), None)
@@ -193,7 +191,7 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) == ["--check"]:
         if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == fresh:
             return 0
-        print(f"{PAGE.name} is stale; run python -m finetune.reference", file=sys.stderr)
+        print(f"{PAGE.name} is stale; run python -m finetune.settings.reference", file=sys.stderr)
         return 1
     if argv:
         print(__doc__, file=sys.stderr)

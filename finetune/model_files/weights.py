@@ -132,9 +132,7 @@ def weight_paths(folder: Path) -> list[Path]:
     if pickled:
         mend = "convert them to safetensors in a sandbox, or use a revision that has them"
         raise _stop(folder, f"has only pickled weights ({pickled[0]}), which can run code when loaded", mend)
-    raise _stop(
-        folder, f"has no weights ({SINGLE} or {INDEX})", "download the model's *.safetensors files too"
-    )
+    raise _stop(folder, f"has no weights ({SINGLE} or {INDEX})", "download the model's *.safetensors files too")
 
 
 def has_all_files(folder: Path) -> bool:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetune import hub
-from finetune.adapter_files import AdapterFacts, check_adapter_fits, is_adapter, read_adapter
-from finetune.architectures import TRANSPOSED
 from finetune.errors import Fault, UserError
-from finetune.model_config import (
+from finetune.model_files import hub
+from finetune.model_files.adapters import AdapterFacts, check_adapter_fits, is_adapter, read_adapter
+from finetune.model_files.architectures import TRANSPOSED
+from finetune.model_files.config import (
     CONTEXT,
     HEADS,
     HIDDEN,
@@ -24,7 +24,7 @@ from finetune.model_config import (
     quantization_of,
     read_config,
 )
-from finetune.weight_files import Tensor, Weights, has_all_files, main_dtype, read_weights
+from finetune.model_files.weights import Tensor, Weights, has_all_files, main_dtype, read_weights
 
 __all__ = ["AdapterFacts", "ModelFacts", "check_quantization", "inspect_model"]
 
@@ -52,9 +52,7 @@ class ModelFacts:
     parameters: int
     dtype: str  # of the stored weights: fp32, bf16, fp16, or the file's own name for another
     tied_embeddings: bool
-    linear_shapes: Mapping[
-        str, tuple[int, int]
-    ]  # full name of each linear layer (lm_head left out) → (out, in)
+    linear_shapes: Mapping[str, tuple[int, int]]  # full name of each linear layer (lm_head left out) → (out, in)
     fingerprint: str  # changes when configuration or weights change
     adapter: AdapterFacts | None = None
     heads: int = 1  # of attention
@@ -63,9 +61,7 @@ class ModelFacts:
         "lm_head",
     )  # what this family calls its input and output embedding
     quantization: str | None = None  # such as "gptq 4 bits", when the stored weights are quantized
-    other_sizes: Mapping[str, int] = field(
-        default_factory=dict
-    )  # numbers in each module that is not a linear layer
+    other_sizes: Mapping[str, int] = field(default_factory=dict)  # numbers in each module that is not a linear layer
     hub_id: str | None = None  # where the weights are fetched from, when the model is on the hub
     trust_remote_code: bool = False  # the user's word that this very commit's code may run
 
@@ -78,9 +74,7 @@ def inspect_model(name: str, revision: str | None = None, trust_remote_code: boo
     try:
         return _inspect(name, revision, trust_remote_code, depth=0)
     except PermissionError as error:
-        raise UserError.at(
-            str(error.filename or name), "cannot be read: permission denied", "chmod it"
-        ) from error
+        raise UserError.at(str(error.filename or name), "cannot be read: permission denied", "chmod it") from error
 
 
 def _inspect(name: str, revision: str | None, trust_remote_code: bool, depth: int) -> ModelFacts:
@@ -167,9 +161,7 @@ def _inside_run(folder: Path) -> Path:
     for part in ("adapter", "model"):
         if (folder / part).is_dir():
             return folder / part
-    raise UserError.at(
-        str(folder), "this run has no adapter/ or model/ yet", "let it finish: run finetune train again"
-    )
+    raise UserError.at(str(folder), "this run has no adapter/ or model/ yet", "let it finish: run finetune train again")
 
 
 def _weights(folder: Path, hub_id: str | None, commit: str | None) -> Weights:
@@ -184,9 +176,7 @@ def _weights(folder: Path, hub_id: str | None, commit: str | None) -> Weights:
 
 def _facts(name: str, folder: Path, config: Mapping[str, Any], weights: Weights) -> ModelFacts:
     model_type = str(config["model_type"])
-    tied = bool(
-        config.get("tie_word_embeddings", not any(OUTPUT.search(tensor) for tensor in weights.tensors))
-    )
+    tied = bool(config.get("tie_word_embeddings", not any(OUTPUT.search(tensor) for tensor in weights.tensors)))
     digest = hashlib.sha256((folder / "config.json").read_bytes() + weights.digest.encode()).hexdigest()
     rows = _embedding_rows(weights.tensors)
     linear = _linear_shapes(weights.tensors, model_type)
@@ -269,13 +259,9 @@ def _check_agreement(folder: Path, config: Mapping[str, Any], facts: ModelFacts,
     stated = first_number(config, ("vocab_size",))
     if stated != facts.vocab_size:
         what = f"is {stated}, but the embedding has {facts.vocab_size} rows"
-        faults.append(
-            Fault(f"{path} vocab_size", what, "use the configuration that belongs to these weights")
-        )
+        faults.append(Fault(f"{path} vocab_size", what, "use the configuration that belongs to these weights"))
     numbers = {
-        int(found[1])
-        for name in weights.tensors
-        if (found := re.search(r"\.(?:layers|h)\.(\d+)\.", f".{name}"))
+        int(found[1]) for name in weights.tensors if (found := re.search(r"\.(?:layers|h)\.(\d+)\.", f".{name}"))
     }
     if numbers and max(numbers) + 1 < facts.layers:
         what = f"names {facts.layers} layers, but the weights hold {max(numbers) + 1}"

@@ -65,8 +65,10 @@ def estimate(
 ) -> MemoryEstimate:
     """Bytes that one device needs to train rows of `longest` tokens, `micro_batch` at a time."""
     adapted = isinstance(tuning, LoraTuning)
-    trained_bytes = _trained_bytes(tuning)
-    share = 1.0 / processes if parallel in ("fsdp", "zero3") else 1.0
+    sharded = parallel in ("fsdp", "zero3")
+    # Trained numbers are fp32, but where an adapter over a quantized base is sharded TRL's bf16 stays.
+    trained_bytes = 2.0 if isinstance(tuning, QloraTuning) and sharded else 4.0
+    share = 1.0 / processes if sharded else 1.0
     held = 0.0 if offload else share
     weights = _weight_bytes(facts, tuning, precision)
     gathered = 2 * weights / max(facts.layers, 1) if share < 1 or offload else 0.0
@@ -85,11 +87,6 @@ def estimate(
         activations=round(activations),
         runtime=RUNTIME,
     )
-
-
-def _trained_bytes(tuning: TuningConfig) -> float:
-    """Trained numbers are fp32, but TRL lowers an adapter over a quantized base to bf16."""
-    return 2.0 if isinstance(tuning, QloraTuning) else 4.0
 
 
 def _weight_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str) -> float:

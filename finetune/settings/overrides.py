@@ -14,8 +14,8 @@ from typing import Any
 
 from finetune.config import OPEN_KEYS, PATH_KEYS
 from finetune.errors import Fault
-from finetune.refused import refused
-from finetune.settings import GROUPS, Setting, cut, is_list, is_text, open_key
+from finetune.settings.catalogue import GROUPS, Setting, cut, is_list, is_text, open_key
+from finetune.settings.refused import refused
 
 KEY = re.compile(r"[A-Za-z_][\w-]{0,99}(?:[./@:][\w.@:/-]{1,200})?")
 ROWS = (".jsonl", ".json", ".csv", ".parquet", ".txt")
@@ -43,9 +43,7 @@ def split_overrides(arguments: Sequence[str], faults: list[Fault]) -> list[tuple
             faults.append(fault)
         elif key in pairs:
             faults.append(
-                Fault(
-                    key, f"given twice, as {key}={cut(pairs[key])} and {key}={cut(value)}", "keep one of them"
-                )
+                Fault(key, f"given twice, as {key}={cut(pairs[key])} and {key}={cut(value)}", "keep one of them")
             )
         else:
             pairs[key] = value
@@ -68,9 +66,7 @@ def _not_a_setting(argument: str, key: str | None) -> Fault | None:
     return Fault(shown_argument, "is not a setting", "write key=value, such as training.epochs=3")
 
 
-def parse_override(
-    key: str, raw: str, settings: Mapping[str, Setting], faults: list[Fault]
-) -> Assignment | None:
+def parse_override(key: str, raw: str, settings: Mapping[str, Setting], faults: list[Fault]) -> Assignment | None:
     """The assignment that an override makes, or None when it cannot be read (a fault then says why)."""
     setting = settings.get(key)
     if not raw.strip():
@@ -128,9 +124,7 @@ def _by_grammar(key: str, raw: str, setting: Setting | None, faults: list[Fault]
         return None
     if parsed.is_sweep_override():
         mend = (
-            f"for a list write {key}=[{cut(raw)}]"
-            if setting and is_list(setting)
-            else "run one command for each value"
+            f"for a list write {key}=[{cut(raw)}]" if setting and is_list(setting) else "run one command for each value"
         )
         faults.append(Fault(key, f"'{cut(raw)}' {SWEEP}", mend))
         return None

@@ -31,7 +31,13 @@ def describe(plan: RunPlan) -> str:
         lines.append(("continues from", plan.resume_from))
     width = max(len(name) for name, _ in lines)
     text = [f"{name:<{width}}  {value}" for name, value in lines]
-    return "\n".join([*text, "", *_settings(plan), *(f"warning: {warning}" for warning in plan.warnings)])
+    row = [
+        "",
+        "the first row, what is learned in ⟦double brackets⟧:",
+        *(f"  {line}" for line in plan.preview.splitlines()),
+    ]
+    warnings = [f"warning: {warning}" for warning in plan.warnings]
+    return "\n".join([*text, "", *_settings(plan), *row, *(["", *warnings] if warnings else [])])
 
 
 def _what(plan: RunPlan) -> list[tuple[str, str]]:
@@ -53,13 +59,14 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     )
     if train.truncated or train.dropped:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
+    padding = ("padding", plan.padding)
     if held_out is None:
-        return [("rows", text), ("held out", "none")]
+        return [("rows", text), ("held out", "none"), padding]
     origin = {
         "files": "from data.eval",
         "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash",
     }
-    return [("rows", text), ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}")]
+    return [("rows", text), ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}"), padding]
 
 
 def _steps(plan: RunPlan) -> list[tuple[str, str]]:
@@ -68,9 +75,7 @@ def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     length = f"{batch.steps:,} steps, {batch.epochs:g} epochs"
     if batch.left_over:
         length += f"; the last {batch.left_over} rows fill no batch and are left out"
-    schedule = (
-        f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
-    )
+    schedule = f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
     cadence = f"log every {batch.log_every}, save every {batch.save_every}"
     if batch.eval_every:
         cadence += f", evaluate every {batch.eval_every}"
@@ -79,7 +84,9 @@ def _steps(plan: RunPlan) -> list[tuple[str, str]]:
 
 def _machine(plan: RunPlan) -> list[tuple[str, str]]:
     machine, memory = plan.machine, plan.memory
-    parts = f"weights {_size(memory.weights)}, optimizer {_size(memory.optimizer)}, activations {_size(memory.activations)}"
+    parts = (
+        f"weights {_size(memory.weights)}, optimizer {_size(memory.optimizer)}, activations {_size(memory.activations)}"
+    )
     have = _size(machine.device_memory)
     return [
         ("device", f"{machine.devices} × {machine.device_name}"),

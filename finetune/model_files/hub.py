@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from finetune.errors import UserError, did_you_mean
-from finetune.weight_files import Tensor, Weights
+from finetune.model_files.weights import Tensor, Weights
 
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "adapter_model.safetensors"]
 CODE_FILES = ["*.py"]
@@ -46,9 +46,7 @@ def _refuse(name: str, revision: str | None, error: Exception) -> NoReturn:
         what, mend = "the repository has no such revision", "check model.revision"
     elif isinstance(answer, hub.RepositoryNotFoundError):
         what = "no such folder here and no such repository on the hub"
-        mend = (
-            nearby(name, Path()) or "check the spelling, and set HF_TOKEN in the environment if it is private"
-        )
+        mend = nearby(name, Path()) or "check the spelling, and set HF_TOKEN in the environment if it is private"
     elif isinstance(answer, hub.HfHubHTTPError):
         what = f"the hub answered with error {answer.response.status_code}"
         mend = "try again later, or give a local folder as model.name"
@@ -91,9 +89,7 @@ def remote_weights(name: str, commit: str) -> Weights:
         metadata = get_safetensors_metadata(name, revision=commit)
     except hub.NotASafetensorsRepoError as error:
         mend = "use a revision with safetensors, or convert the weights in a sandbox"
-        raise UserError.at(
-            name, "has no safetensors weights; pickled ones can run code when loaded", mend
-        ) from error
+        raise UserError.at(name, "has no safetensors weights; pickled ones can run code when loaded", mend) from error
     except hub.SafetensorsParsingError as error:
         raise UserError.at(name, "has a damaged weight file on the hub", "use another revision") from error
     except _failures() as error:
@@ -114,9 +110,7 @@ def fetch_weights(name: str, commit: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(
-            name, revision=commit, allow_patterns=WEIGHT_FILES, ignore_patterns=["*/*"]
-        )
+        folder = snapshot_download(name, revision=commit, allow_patterns=WEIGHT_FILES, ignore_patterns=["*/*"])
     except _failures() as error:
         _refuse(name, commit, error)
     return Path(folder)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.architectures import FAMILIES, causal_architectures, is_decoder, model_types
 from finetune.errors import Fault, UserError, did_you_mean
+from finetune.model_files.architectures import FAMILIES, causal_architectures, is_decoder, model_types
 
 MAX_CONFIG = 10_000_000
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -63,9 +63,7 @@ def config_faults(
         return [Fault(f"{path} model_type", "is missing", "download the model again, or name another folder")]
     if not _is_known(model_type):
         hint = did_you_mean(model_type, model_types()) or "upgrade transformers, or use another model"
-        return [
-            Fault(f"{path} model_type", f"{model_type!r:.60} is unknown to the installed transformers", hint)
-        ]
+        return [Fault(f"{path} model_type", f"{model_type!r:.60} is unknown to the installed transformers", hint)]
     return _family_faults(path, config, model_type) + _number_faults(path, config)
 
 
@@ -93,11 +91,7 @@ def _family_faults(path: str, config: Mapping[str, Any], model_type: str) -> lis
     architecture = architecture_of(config)
     families = f"use a decoder-only language model: {', '.join(FAMILIES)}"
     if config.get("is_encoder_decoder"):
-        return [
-            Fault(
-                f"{path} architectures", f"{architecture or model_type} is an encoder-decoder model", families
-            )
-        ]
+        return [Fault(f"{path} architectures", f"{architecture or model_type} is an encoder-decoder model", families)]
     if any(config.get(key) is not None for key in OTHER_INPUTS):
         what = f"{architecture or model_type} takes images or sound, which is not supported"
         return [Fault(f"{path} architectures", what, families)]

@@ -57,11 +57,7 @@ def option_kind(group: str, option: str) -> type[Any] | None:
 
 def typed_options(group: str) -> dict[str, type[Any]]:
     """Every option of a group that has settings of its own."""
-    return (
-        {name: module.Config for name, module in METHODS.items()}
-        if group == "method"
-        else OPTIONS.get(group, {})
-    )
+    return {name: module.Config for name, module in METHODS.items()} if group == "method" else OPTIONS.get(group, {})
 
 
 def settings_of(choices: Mapping[str, str]) -> dict[str, Setting]:
@@ -149,9 +145,7 @@ SAID: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", b
 
 def _list(setting: Setting, value: Any, text: str | None) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(
-            f"{shown(text or value)} is not a list; write {setting.key}=[{cut(str(text or value))}]"
-        )
+        raise ValueError(f"{shown(text or value)} is not a list; write {setting.key}=[{cut(str(text or value))}]")
     (kind,) = typing.get_args(setting.kind)
     return [_scalar(kind, item, None) for item in value]
 
@@ -188,9 +182,7 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
         faults.append(Fault(places.get("name", "name"), what, f"use {NAME_RULE_SAID}"))
     if config.training.epochs is None and config.training.max_steps is None:
         place = places.get("training.epochs", "training.epochs")
-        faults.append(
-            Fault(place, "neither training.epochs nor training.max_steps is set", "set one of them")
-        )
+        faults.append(Fault(place, "neither training.epochs nor training.max_steps is set", "set one of them"))
     return faults + _unknown_changes(config, places.get("allow_change", "allow_change"))
 
 
@@ -216,9 +208,7 @@ def outside(value: Any, metadata: Mapping[str, Any]) -> tuple[str, str] | None:
         return f"must be a finite number, got {value}", ""
     rule = limits_said(metadata)
     if rule and isinstance(value, (int, float)) and not within(value, metadata):
-        return f"must be {rule}, got {value:g}" if isinstance(
-            value, float
-        ) else f"must be {rule}, got {value}", ""
+        return f"must be {rule}, got {value:g}" if isinstance(value, float) else f"must be {rule}, got {value}", ""
     return None
 
 
@@ -283,9 +273,7 @@ def unknown_key(key: str, choices: Mapping[str, str]) -> tuple[str, str]:
     """What to say of a key that no setting has, and what was probably meant."""
     known, (group, _, rest) = settings_of(choices), key.partition(".")
     owners = [
-        option
-        for option, kind in typed_options(group).items()
-        if rest in {f.name for f in dataclasses.fields(kind)}
+        option for option, kind in typed_options(group).items() if rest in {f.name for f in dataclasses.fields(kind)}
     ]
     if rest and owners and group in choices:
         having = " and ".join(f"{group}={option}" for option in owners)

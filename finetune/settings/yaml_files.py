@@ -52,9 +52,7 @@ def read_text(path: Path, shown: str) -> str:
         if not stat.S_ISREG(found.st_mode):
             raise UserError.at(shown, "is not a regular file", "name a YAML file")
         if found.st_size > MOST_BYTES:
-            raise UserError.at(
-                shown, f"is over {MOST_BYTES:,} bytes", "name a configuration file, which is small"
-            )
+            raise UserError.at(shown, f"is over {MOST_BYTES:,} bytes", "name a configuration file, which is small")
         text = path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError.at(shown, "no such file", _nearest(path)) from error
@@ -76,9 +74,7 @@ def read_entries(path: Path, shown: str, whole: tuple[str, ...] = ()) -> list[En
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
-        raise UserError.at(
-            f"{shown}:{root.start_mark.line + 1}", "must hold `key: value` lines, not a list or a text"
-        )
+        raise UserError.at(f"{shown}:{root.start_mark.line + 1}", "must hold `key: value` lines, not a list or a text")
     walk = _Walk(shown, whole, [])
     entries = list(walk.entries(root, "", 0))
     if walk.faults:
@@ -109,9 +105,7 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str, shown: str) -> Fault:
         return Fault(where, "a tab where YAML wants spaces", "indent with two spaces")
     if error.problem and "anchors" in error.problem:
         return Fault(where, error.problem, "write the value out")
-    return Fault(
-        where, f"not valid YAML ({error.problem})", "check the indentation, colons and quotes of this line"
-    )
+    return Fault(where, f"not valid YAML ({error.problem})", "check the indentation, colons and quotes of this line")
 
 
 @dataclass(frozen=True)

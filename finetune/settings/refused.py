@@ -29,9 +29,7 @@ def refused(key: str, value: Any, where: str) -> Fault | None:
             "a configuration names options, never code; see `finetune train --help`",
         )
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
-        return Fault(
-            where, "Hydra's own settings are not used here", "remove it; output_dir says where runs go"
-        )
+        return Fault(where, "Hydra's own settings are not used here", "remove it; output_dir says where runs go")
     for text in _texts(value):
         if match := REFERENCE.search(text):
             return _reference_fault(where, key, *match.groups())
@@ -51,9 +49,7 @@ def _reference_fault(where: str, key: str, resolver: str | None, argument: str) 
 
 def _is_secret(key: str, value: Any) -> bool:
     given = value is not None and value != "null"
-    return given and (
-        bool(SECRET_KEY.search(key)) or any(SECRET_VALUE.search(text) for text in _texts(value))
-    )
+    return given and (bool(SECRET_KEY.search(key)) or any(SECRET_VALUE.search(text) for text in _texts(value)))
 
 
 def _code_key(key: str, value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What settings, taken together and with the facts, cannot mean: every contradiction, each with its mend. Torch-free."""
+"""What settings, taken together and with the facts, cannot mean: every contradiction, each with its mend."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import adapter
-from finetune.config import AccelerateLaunch, QloraTuning, RunConfig
+from finetune.config import AccelerateLaunch, LoraTuning, QloraTuning, RunConfig
 from finetune.data.prepare import PreparedData
 from finetune.errors import Fault
 from finetune.machine import Machine
-from finetune.memory import MemoryEstimate
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, check_quantization
+from finetune.plan.memory import MemoryEstimate
 
 if TYPE_CHECKING:
     from finetune.plan import BatchPlan
@@ -33,17 +33,15 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
         *_check_data(config, sources),
         *_check_device(config, machine),
         *_check_quantization(config, sources, machine),
+        *_check_continued(config, sources),
         *_check_processes(config, machine),
         *_check_tracking(config),
     ]
 
 
-def check_facts(
-    config: RunConfig, sources: dict[str, str], model: ModelFacts, data: PreparedData
-) -> list[Fault]:
+def check_facts(config: RunConfig, sources: dict[str, str], model: ModelFacts, data: PreparedData) -> list[Fault]:
     """Contradictions between the settings and what model and rows turned out to be."""
     faults = adapter.check_tuning(config.tuning, model) + check_quantization(model, config.tuning.option)
-    faults += _check_continued(config, sources, model)
     faults += METHODS[config.method.option].check(config.method, sources, data)
     if data.held_out is None:
         for key in ("training.eval_every", "training.early_stopping", "training.keep_best"):
@@ -53,31 +51,15 @@ def check_facts(
     return faults
 
 
-def _check_continued(config: RunConfig, sources: dict[str, str], model: ModelFacts) -> list[Fault]:
-    """Settings of a new adapter, given where the one that `model.name` holds is trained on."""
-    if model.adapter is None or config.tuning.start != "continue":
-        return []
-    shape = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "initialization", "modules_to_save")
-    what = f"has no effect: the adapter that {model.name} holds keeps its own"
-    mend = "leave it out, or use tuning.start=merge and a new adapter"
-    return [Fault(f"tuning.{key}", what, mend) for key in shape if f"tuning.{key}" in sources]
-
-
-def check_batches(
-    config: RunConfig, sources: dict[str, str], batch: BatchPlan, keep_best: str
-) -> list[Fault]:
+def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, keep_best: str) -> list[Fault]:
     """Cadences that the run's length does not allow."""
     faults = []
     every = batch.eval_every
     if every and every > batch.steps and "training.eval_every" in sources:
         mend = f"use at most {batch.steps}"
-        faults.append(
-            Fault("training.eval_every", f"{every} is more than the run's {batch.steps} steps", mend)
-        )
+        faults.append(Fault("training.eval_every", f"{every} is more than the run's {batch.steps} steps", mend))
     if every and keep_best != "none" and batch.save_every % every:
-        what = (
-            f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
-        )
+        what = f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
         mend = f"use {every * max(1, batch.save_every // every)}, or training.keep_best=none"
         faults.append(Fault("training.save_every", what, mend))
     if batch.steps * batch.effective > MOST_ROWS:
@@ -99,11 +81,11 @@ def warn(
         need, have = estimate.total / 2**30, machine.device_memory / 2**30
         warnings.append(
             f"about {need:.1f} GB are needed and {machine.device_name} has {have:.1f} GB: lower training.batch_size "
-            f"(now {config.training.batch_size}) and raise training.accumulation, cut data.max_length, or use tuning=qlora"
+            f"(now {config.training.batch_size}) and raise training.accumulation, cut data.max_length, or use qlora"
         )
     if machine.device == "cuda" and machine.devices > batch.processes:
         warnings.append(
-            f"{machine.devices} GPUs are here and {batch.processes} is used: launch.processes={machine.devices} uses all"
+            f"{batch.processes} of {machine.devices} GPUs is used: launch.processes={machine.devices} uses all of them"
         )
     return tuple(warnings)
 
@@ -150,9 +132,7 @@ def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     revision = config.model.revision
     if config.model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         what = "runs code from the model's repository, and model.revision pins no commit"
-        faults.append(
-            Fault("model.trust_remote_code", what, "set model.revision to the full 40-digit commit")
-        )
+        faults.append(Fault("model.trust_remote_code", what, "set model.revision to the full 40-digit commit"))
     if revision is not None and Path(config.model.name).expanduser().exists():
         faults.append(Fault("model.revision", "has no effect on a local folder", "leave it out"))
     return faults
@@ -166,9 +146,7 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
         mend = "set model.precision=fp32" if machine.device != "cuda" else "set model.precision=fp16"
         faults.append(Fault("model.precision", f"{machine.device_name} does not compute in bf16", mend))
     if precision == "fp16" and machine.device != "cuda":
-        faults.append(
-            Fault("model.precision", f"fp16 needs an NVIDIA GPU; {has}", "set model.precision=fp32")
-        )
+        faults.append(Fault("model.precision", f"fp16 needs an NVIDIA GPU; {has}", "set model.precision=fp32"))
     if attention and attention.startswith("flash"):
         package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}[attention]
         if machine.device != "cuda":
@@ -177,12 +155,19 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
             what = f"{attention} needs the package {package}, which is not installed"
             faults.append(Fault("model.attention", what, "install it, or use sdpa"))
     optimizer = config.training.optimizer or ""
-    if "8bit" in optimizer or optimizer.startswith("paged"):
-        if machine.device != "cuda":
-            faults.append(
-                Fault("training.optimizer", f"{optimizer} needs an NVIDIA GPU; {has}", "use adamw_torch")
-            )
+    if ("8bit" in optimizer or optimizer.startswith("paged")) and machine.device != "cuda":
+        faults.append(Fault("training.optimizer", f"{optimizer} needs an NVIDIA GPU; {has}", "use adamw_torch"))
     return faults
+
+
+def _check_continued(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
+    """What an adapter that is trained further has already."""
+    if config.tuning.start != "continue":
+        return []
+    shape = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "initialization", "modules_to_save")
+    what = "has no effect with tuning.start=continue: the adapter keeps its own"
+    mend = "leave it out, or use tuning.start=merge to train a new adapter"
+    return [Fault(f"tuning.{name}", what, mend) for name in shape if f"tuning.{name}" in sources]
 
 
 def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Machine) -> list[Fault]:
@@ -225,6 +210,9 @@ def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
     if parallel == "zero3" and importlib.util.find_spec("deepspeed") is None:
         what = "zero3 needs the package deepspeed, which is not installed"
         faults.append(Fault("parallel", what, "pip install 'finetune[deepspeed]', or use parallel=fsdp"))
+    if isinstance(config.tuning, LoraTuning) and config.tuning.initialization in adapter.CHANGES_BASE:
+        what = f"{config.tuning.initialization} changes the base, which {parallel} has shared out by then"
+        faults.append(Fault("tuning.initialization", what, "use initialization=default, or parallel=ddp"))
     if parallel == "zero3" and isinstance(config.tuning, QloraTuning):
         faults.append(Fault("parallel", "zero3 cannot shard a quantized base", "use parallel=ddp or fsdp"))
     return faults

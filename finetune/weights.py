@@ -1,0 +1,67 @@
+"""The weights of a run: in memory to be trained, and saved when they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from finetune.config import FullTuning, LoraTuning
+from finetune.log import rank
+from finetune.plan import RunPlan
+
+
+def load(plan: RunPlan, tokenizer: Any) -> Any:
+    """The base in memory, with its adapter if one is trained."""
+    from transformers import set_seed
+
+    from finetune import adapter, model
+
+    tuning = plan.config.tuning
+    set_seed(plan.config.seed)
+    base = model.load_model(
+        plan.model,
+        precision=plan.resolved.precision,
+        attention=plan.resolved.attention,
+        full=isinstance(tuning, FullTuning),
+        tokenizer=tokenizer,
+        quantization=model.plan_quantization(tuning),
+        device=plan.machine.device,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        sharded=plan.config.parallel.option != "ddp",
+    )
+    if not isinstance(tuning, LoraTuning):
+        return base
+    return adapter.add_adapter(
+        base,
+        tuning,
+        plan.model,
+        seed=plan.config.seed,
+        token_ids=adapter.new_token_ids(tokenizer, plan.model, tuning.new_tokens),
+        start_folder=Path(plan.run_dir) / "start",
+        main_process=rank() == 0,
+    )
+
+
+def save(plan: RunPlan, trainer: Any, tokenizer: Any) -> Path | None:
+    """Save what was trained, and compare it with what is in memory; sharded weights are gathered first."""
+    from finetune import artefact
+
+    sharded = plan.config.parallel.option != "ddp"
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if rank() != 0:
+        return None
+    run_dir = Path(plan.run_dir)
+    start = run_dir / "start"
+    saved = artefact.save_artefact(
+        trainer.model,
+        tokenizer,
+        run_dir,
+        plan.model,
+        precision=plan.resolved.precision,
+        start_folder=start if start.is_dir() else None,
+        state=state,
+    )
+    if not sharded:
+        artefact.compare_reloaded(trainer.model, saved)
+    return saved

@@ -1,0 +1,473 @@
+"""The documentation says what is true: its commands run, its links lead somewhere, its names exist.
+
+A ```bash block holds commands that succeed, in order, in a folder with the files of `workplace`; a ```console block
+holds commands after `$ ` that fail with the lines under them, in which … stands for anything. A comment behind a
+command says why it is not run here: it needs a GPU or the network, or installs packages.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import runpy
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from rows import chat_row, write_rows
+
+from finetune import errors
+from finetune.cli import VERBS, main, split_arguments
+from finetune.compose import compose, options_of
+from finetune.config import OPTIONS, RunConfig
+from finetune.data.formats import LAYOUTS
+from finetune.errors import FinetuneError, UserError
+from finetune.methods import METHODS
+from finetune.settings.catalogue import GROUPS, settings_of
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+# Why a command of a page is not run here; its comment begins with one of these.
+REASONS = ("needs a GPU", "needs the network", "installs packages")
+# Commands that another part of continuous integration runs, and where.
+ELSEWHERE = {"finetune demo": "scripts/wheel"}
+
+Run = Callable[[list[str]], tuple[int, str, str]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    line: int
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command of a page, its words and the comment behind it."""
+
+    where: str
+    words: tuple[str, ...]
+    comment: str
+
+    @property
+    def reason(self) -> str:
+        """Why it is not run here; empty when it is."""
+        return next((reason for reason in REASONS if self.comment.startswith(reason)), "")
+
+
+def blocks(page: str, *languages: str) -> list[Block]:
+    """The fenced blocks of a page in these languages."""
+    found, opened, lines = [], None, []
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
+        if not line.startswith("```"):
+            lines.append(line)
+        elif opened is None:
+            opened, lines = (line[3:].strip(), number), []
+        else:
+            found.append(Block(page, *opened, tuple(lines)))
+            opened = None
+    assert opened is None, f"{page}: a block is not closed"
+    return [block for block in found if not languages or block.language in languages]
+
+
+def prose(page: str) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+def split_line(where: str, text: str) -> Line:
+    """A command's words and its comment."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words = list(lexer)
+    at = words.index("#") if "#" in words else len(words)
+    return Line(where, tuple(words[:at]), " ".join(words[at + 1 :]))
+
+
+def commands(page: str) -> Iterator[Line]:
+    """Every command of the ```bash blocks of a page."""
+    for block in blocks(page, "bash"):
+        for offset, text in enumerate(block.lines, 1):
+            if text.strip() and not text.lstrip().startswith("#"):
+                yield split_line(f"{page}:{block.line + offset}", text)
+
+
+def examples(page: str) -> Iterator[tuple[Line, list[str]]]:
+    """Every command of the ```console blocks of a page, with the lines that it prints."""
+    for block in blocks(page, "console"):
+        starts = [index for index, text in enumerate(block.lines) if text.startswith("$ ")]
+        assert starts and starts[0] == 0, f"{page}:{block.line} begins with no command"
+        for start, end in zip(starts, [*starts[1:], len(block.lines)], strict=True):
+            line = split_line(f"{page}:{block.line + start + 1}", block.lines[start][2:])
+            yield line, list(block.lines[start + 1 : end])
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder for each page, with the files that its commands name."""
+    folders: dict[str, Path] = {}
+
+    def of(page: str) -> Path:
+        if page not in folders:
+            folder = folders[page] = tmp_path_factory.mktemp("page")
+            write_rows(folder / "my.jsonl", [_json_row(number) for number in range(24)])
+            write_rows(folder / "heldout.jsonl", [_json_row(number) for number in range(100, 104)])
+            write_rows(folder / "long.jsonl", [_json_row(1)])
+            pairs = [f"question {number},answer {number}" for number in range(24)]
+            (folder / "qa.csv").write_text("\n".join(["question,answer", *pairs]) + "\n", encoding="utf-8")
+            cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]
+            (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
+        return folders[page]
+
+    return of
+
+
+def _json_row(number: int) -> dict[str, object]:
+    row = chat_row(number)
+    return {"messages": [row["messages"][0], {"role": "assistant", "content": json.dumps({"answer": str(number)})}]}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `finetune …` in this process."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def one(words: list[str]) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(words)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return one
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_command_runs_or_says_why_not(
+    page: str, workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace(page))
+    for line in commands(page):
+        command = shlex.join(line.words)
+        if command in ELSEWHERE:
+            assert command in (ROOT / ELSEWHERE[command]).read_text(encoding="utf-8"), line.where
+        elif line.reason:
+            _check_unrun(line)
+        elif line.words[0].startswith("scripts/"):
+            _check_script(line)
+        else:
+            assert line.words[0] == "finetune", f"{line.where}: say why {command} is not run"
+            code, _, said = run(list(line.words[1:]))
+            assert code == 0, f"{line.where}: {command}\n{said}"
+
+
+@pytest.mark.parametrize("page", [name for name in NAMES if any(blocks(name, "console"))])
+def test_every_example_of_an_error_is_what_the_program_says(
+    page: str, workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace(page))
+    for line, expected in examples(page):
+        assert line.words[0] == "finetune", line.where
+        code, _, said = run(list(line.words[1:]))
+        assert code == errors.UserError.exit_code, f"{line.where}: {said}"
+        given = [text for text in said.splitlines() if text.startswith("error: ")]
+        for pattern in expected:
+            wanted = "*".join(_literal(part) for part in pattern.split("…"))
+            assert any(fnmatch.fnmatchcase(text, wanted) for text in given), f"{line.where}: {given}"
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([\[*?])", r"[\1]", text)
+
+
+def _check_unrun(line: Line) -> None:
+    """What can be said of a command without its GPU, network or packages: it is there, and it composes."""
+    words = list(line.words)
+    if words[0].startswith("scripts/"):
+        _check_script(line)
+    elif "finetune.train" in words:
+        assert words[:2] == ["accelerate", "launch"], line.where
+        _composes(words[words.index("finetune.train") + 1 :], line.where)
+    elif words[:2] == ["docker", "run"]:
+        image = words.index("finetune")
+        _composes(words[image + 2 :], line.where)
+    elif words[0] == "finetune":
+        assert words[1] in VERBS, line.where
+        assert words[1] in ("train", "plan"), f"{line.where}: nothing of it can be checked"
+        _composes(words[2:], line.where)
+    else:
+        assert words[0] in ("pip", "docker"), f"{line.where}: {shlex.join(words)}"
+        assert (ROOT / "Dockerfile").is_file() and (ROOT / "constraints.txt").is_file()
+
+
+def _check_script(line: Line) -> None:
+    script = ROOT / line.words[0]
+    assert script.is_file() and os.access(script, os.X_OK), line.where
+    text = script.read_text(encoding="utf-8")
+    for flag in (word for word in line.words[1:] if word.startswith("--")):
+        assert flag in text, f"{line.where}: {script.name} has no {flag}"
+
+
+def _composes(arguments: list[str], where: str) -> None:
+    try:
+        overrides, recipe = split_arguments(arguments)
+        compose(overrides, recipe)
+    except FinetuneError as error:
+        pytest.fail(f"{where}: {error}")
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert found.exists() and found.is_relative_to(ROOT), f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(found), f"{page}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the usual renderers make them."""
+    heads = re.findall(r"^#+ (.+)$", prose(str(page.relative_to(ROOT))), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+def known_settings() -> set[str]:
+    """Every key of every combination of options."""
+    known = {key for key in vars(RunConfig()) if key not in GROUPS}
+    for method in METHODS:
+        for group, options in OPTIONS.items():
+            for option in options:
+                chosen = {"tuning": "lora", "method": method, "launch": "auto", "parallel": "ddp", "tracking": "none"}
+                known |= set(settings_of({**chosen, group: option}))
+    return known
+
+
+SECTION = r"(?:model|tuning|method|data|training|evaluate|launch|parallel|tracking)"
+FILE_ENDINGS = ("py", "md", "json", "jsonl", "yaml", "csv", "html", "txt", "safetensors")
+
+
+def code_of(page: str) -> list[str]:
+    """What a page sets in code: between backticks, and in its blocks."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [
+        *re.findall(r"`([^`\n]+)`", prose(page)),
+        *(block.text for block in blocks(page)),
+        *re.findall(r"^    (.+)$", text, re.M),
+    ]
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_setting_that_is_named_exists(page: str) -> None:
+    known = known_settings()
+    open_keys = ("method.trl", "data.columns")
+    for code in code_of(page):
+        for key in re.findall(rf"(?<![\w./-]){SECTION}\.[a-z_]\w*(?![\w(/])", code):
+            if key.rpartition(".")[2] in FILE_ENDINGS or key == "training.learning_rat":
+                continue
+            assert key in known or key in open_keys, f"{page}: {key}"
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_assignment_in_the_prose_composes(page: str) -> None:
+    """`key=value` between backticks is a value that the key takes, under some option of its group."""
+    top = "|".join(key for key in vars(RunConfig()) if key not in GROUPS)
+    form = re.compile(rf"'?(?:(?:{SECTION})(?:\.\w+)*|{top})=[^…<>\s]+'?")
+    for code in re.findall(r"`([^`\n]+)`", prose(page)):
+        if not form.fullmatch(code) or re.search(r"FILE|NAME|\bfile:", code):
+            continue
+        (word,) = shlex.split(code)
+        group, _, option = word.partition("=")
+        if group in GROUPS:
+            assert option in options_of(group), f"{page}: {code}"
+        else:
+            assert any(_takes(word, extra) for extra in _options_for(word)), f"{page}: {code}"
+
+
+def _options_for(word: str) -> list[list[str]]:
+    group = word.partition(".")[0]
+    return [[], *([f"{group}={option}"] for option in OPTIONS.get(group, {}))]
+
+
+def _takes(word: str, extra: list[str]) -> bool:
+    given = [pair for pair in ("model=tiny", "data.train=my.jsonl") if pair.partition("=")[0] not in word]
+    try:
+        compose([*given, *extra, word])
+    except UserError as error:
+        # A path that is not there is no matter of composing; nor is what a page says is refused.
+        return "sweep" in str(error)
+    return True
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_verb_that_is_named_exists(page: str) -> None:
+    for code in code_of(page):
+        for verb in re.findall(r"(?:^|\$ |\b)finetune ([a-z]+)\b", code, flags=re.M):
+            assert verb in VERBS or re.search(rf"(run|build).*finetune {verb}", code), f"{page}: finetune {verb}"
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_data_in_the_pages_is_well_formed(page: str) -> None:
+    for block in blocks(page, "json"):
+        for line in block.lines:
+            assert isinstance(json.loads(line), dict), f"{page}:{block.line}"
+    for block in blocks(page, "yaml"):
+        assert isinstance(yaml.safe_load(block.text), dict), f"{page}:{block.line}"
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_yaml_block_is_a_recipe(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "yaml"):
+        (tmp_path / "recipe.yaml").write_text(block.text, encoding="utf-8")
+        missing = [] if "model" in block.text else ["model=tiny", "data.train=my.jsonl"]
+        compose(missing, "recipe.yaml")
+
+
+def test_the_layouts_that_are_documented_are_those_there_are() -> None:
+    rows = table("docs/data-formats.md", "Layouts")
+    assert [code(row[0]) for row in rows] == list(LAYOUTS)
+    for name, needs, may in ((code(row[0]), codes(row[1]), codes(row[2])) for row in rows):
+        assert (tuple(needs), set(may)) == (LAYOUTS[name].needs, set(LAYOUTS[name].may))
+
+
+def test_every_row_in_the_page_of_formats_is_a_row_of_its_layout() -> None:
+    from finetune.data.check import check
+    from finetune.data.formats import convert, detect
+
+    for block in blocks("docs/data-formats.md", "json"):
+        for line in block.lines:
+            values = json.loads(line)
+            row = convert(detect(values) or "", values)
+            assert not list(check(row)), line
+
+
+def test_the_exit_codes_that_are_documented_are_those_there_are() -> None:
+    raised = {errors.RunFailed("").exit_code, UserError([]).exit_code, errors.StoppedEarly("").exit_code,
+              errors.Interrupted("").exit_code, 128 + 15, 0}  # fmt: skip
+    assert {int(row[0]) for row in table("docs/errors.md", "Exit codes")} == raised
+    reserved = {errors.GateRefused("").exit_code}
+    for page in NAMES:
+        for number in re.findall(r"(?:exit code|with code|exits? with) (\d+)", prose(page)):
+            assert int(number) in raised | reserved, f"{page}: {number}"
+
+
+def test_the_learning_rates_that_are_documented_are_those_of_the_plan() -> None:
+    from dataclasses import replace
+
+    from finetune.model_files import inspect_model
+    from finetune.plan import best_rate
+
+    sizes = {"below 50 million": (1e6, 49e6), "below a billion": (5e7, 999e6), "a billion and more": (1e9, 7e10)}
+    tiny = inspect_model("tiny")
+    rows = table("docs/methods.md", "Learning rate")
+    assert [row[0] for row in rows] == list(sizes)
+    for size, full, adapter in rows:
+        for parameters in sizes[size]:
+            model = replace(tiny, parameters=int(parameters))
+            assert best_rate("full", model)[0] == float(full)
+            assert best_rate("lora", model)[0] == best_rate("qlora", model)[0] == float(adapter)
+
+
+def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
+    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workplace("the run directory")
+    monkeypatch.chdir(folder)
+    assert run(["train", "model=tiny", "data.train=my.jsonl", "name=first", "training.max_steps=4"])[0] == 0
+    assert run(["evaluate", "runs/first"])[0] == 0
+    made = folder / "runs" / "first"
+    documented = {name.rstrip("/") for row in table("docs/resuming.md", "The run directory") for name in codes(row[0])}
+    assert {path.name for path in made.iterdir()} <= documented
+
+    def keys(name: str) -> set[str]:
+        return set(json.loads((made / name).read_text(encoding="utf-8")))
+
+    for name in ("outcome.json", "lineage.json", "plan.json"):
+        assert keys(name) == fields("docs/resuming.md", f"`{name}`"), name
+    (newest,) = (made / "checkpoints").glob("checkpoint-4/MANIFEST.json")
+    assert set(json.loads(newest.read_text())) == fields("docs/resuming.md", "Checkpoints")
+    metrics = [json.loads(line) for line in (made / "metrics.jsonl").read_text().splitlines()]
+    assert {key for row in metrics for key in row} == fields("docs/resuming.md", "`metrics.jsonl`")
+    evaluation = json.loads((made / "eval.json").read_text())
+    assert set(evaluation) == fields("docs/evaluating.md", "`eval.json`")
+    assert {key for rung in evaluation["rungs"] for key in rung} == fields("docs/evaluating.md", "A rung")
+    assert set(evaluation["comparisons"][0]) == fields("docs/evaluating.md", "A comparison")
+    assert [rung["name"] for rung in evaluation["rungs"]] == [
+        code(row[0]) for row in table("docs/evaluating.md", "The rungs")
+    ]
+    answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
+    assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
+
+
+def test_the_program_that_uses_the_result_runs(
+    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It needs the run that `docs/quickstart.md` trains, which is trained here if that test has not run."""
+    monkeypatch.chdir(workplace("docs/quickstart.md"))
+    assert run(["train", "model=tiny", "data.train=my.jsonl", "name=first"])[0] == 0
+    (block,) = blocks("docs/quickstart.md", "python")
+    Path("use.py").write_text(block.text, encoding="utf-8")
+    runpy.run_path("use.py")
+    assert "Where is order 4412?" in capsys.readouterr().out
+
+
+def test_every_module_is_on_the_page_of_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", text))
+    there = {str(path.relative_to(ROOT / "finetune")) for path in (ROOT / "finetune").rglob("*.py")}
+    modules = {path for path in there if not path.endswith(("__init__.py", "__main__.py"))}
+    assert modules - named == set(), "modules without a line on the page"
+    assert named - there - {"methods/x.py", "make_data.py"} == set(), "lines without a module"
+
+
+def test_every_dependency_has_its_reason() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [name for names in project["optional-dependencies"].values() for name in names]
+    wanted = {re.split(r"[<>=]", name)[0] for name in [*project["dependencies"], *extras]}
+    given = {name for row in table("docs/architecture.md", "Dependencies") for name in codes(row[0])}
+    assert given == wanted
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its head."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    match = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", text, flags=re.S | re.M)
+    assert match, f"{page} has no heading {heading!r}"
+    lines = re.search(r"(?:^\|.*\n)+", match[1], flags=re.M)
+    assert lines, f"{page}: no table under {heading!r}"
+    return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines[0].splitlines()[2:]]
+
+
+def fields(page: str, heading: str) -> set[str]:
+    """The names in the first column of a table."""
+    return {name for row in table(page, heading) for name in codes(row[0])}
+
+
+def codes(cell: str) -> list[str]:
+    """What stands between backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def code(cell: str) -> str:
+    """The one thing that stands between backticks."""
+    (found,) = codes(cell)
+    return found

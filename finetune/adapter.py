@@ -104,7 +104,8 @@ def check_tuning(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
     if isinstance(tuning, QloraTuning) and tuning.bits == 8 and tuning.dora:
         faults.append(Fault("tuning.dora", "is not supported over 8-bit weights", "use tuning.bits=4"))
     if tuning.initialization == "orthogonal" and tuning.rank % 2:
-        faults.append(Fault("tuning.rank", f"must be even for orthogonal initialization, got {tuning.rank}"))
+        what = f"must be even for orthogonal initialization, got {tuning.rank}"
+        faults.append(Fault("tuning.rank", what, f"use {tuning.rank + 1}"))
     if tuning.initialization in CHANGES_BASE and tuning.dora:
         what = f"{tuning.initialization} does not go with tuning.dora"
         faults.append(Fault("tuning.initialization", what, "choose one of the two"))
@@ -120,6 +121,8 @@ def _start_faults(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
     if tuning.start is None:
         what = f"must say what becomes of the adapter that {facts.name} holds"
         mend = "set tuning.start=continue to go on training it, or tuning.start=merge"
+        if isinstance(tuning, FullTuning):
+            mend = "set tuning.start=merge to train all weights with it merged in"
         return [Fault("tuning.start", what, mend)]
     if tuning.start == "continue" and isinstance(tuning, FullTuning):
         return [Fault("tuning.start", "'continue' trains the adapter, not every weight", "use tuning.start=merge")]

@@ -48,6 +48,11 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, {**facts, "files": files})
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a checkpoint that verifies says of itself."""
+    return dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+
+
 def verify(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None when it is whole."""
     manifest = folder / MANIFEST

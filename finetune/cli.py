@@ -105,10 +105,11 @@ def _plan(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
+    from finetune.launch import foresee
     from finetune.plan import as_json, plan_run
     from finetune.plan.text import describe
 
-    plan = plan_run(composed)
+    plan = foresee(plan_run(composed))
     return _print(json.dumps(as_json(plan)) if command.json else describe(plan))
 
 
@@ -174,13 +175,16 @@ def _parse(verb: str, arguments: list[str]) -> Command:
         elif argument in ("-m", "--multirun"):
             raise UserError.at(argument, "sweeps are not supported", "run one command for each value")
         elif flag not in allowed:
-            raise UserError.at(argument, f"`finetune {verb}` has no such flag", _nearest_flag(flag, allowed))
+            mend = _nearest_flag(argument, allowed, VERBS[verb].settings)
+            raise UserError.at(argument, f"`finetune {verb}` has no such flag", mend)
         elif allowed[flag] and flag in given:
             raise UserError.at(flag, "is given twice", "keep one of them")
         elif allowed[flag] and not equals:
             if not waiting:
                 raise UserError.at(flag, "needs a value", f"write {_shown_flag(verb, flag)}")
             given[flag] = waiting.pop(0)
+        elif allowed[flag] and not value:
+            raise UserError.at(flag, "nothing stands after `=`", f"write {_shown_flag(verb, flag)}")
         elif equals and not allowed[flag]:
             raise UserError.at(argument, f"{flag} takes no value", f"write {flag}")
         else:
@@ -196,8 +200,13 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str | None]:
     return list(command.arguments), command.recipe
 
 
-def _nearest_flag(flag: str, allowed: dict[str, bool]) -> str:
-    return did_you_mean(flag, allowed) or f"known are {', '.join(allowed)}"
+def _nearest_flag(argument: str, allowed: dict[str, bool], settings: bool) -> str:
+    flag, equals, value = argument.partition("=")
+    near = did_you_mean(flag, allowed)
+    name = flag.lstrip("-")
+    if near or not settings or not name:
+        return near or f"known are {', '.join(allowed)}"
+    return f"known are {', '.join(allowed)}; a setting has no dashes: {name}={value if equals else '…'}"
 
 
 def _shown_flag(verb: str, flag: str) -> str:
@@ -237,10 +246,9 @@ def _print(text: str) -> int:
 
 
 def _say(error: FinetuneError, debug: bool) -> int:
-    lines = error.lines() if isinstance(error, UserError) else [f"error: {str(error).removeprefix('error: ')}"]
     if debug:
         traceback.print_exc()
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(error.lines()), file=sys.stderr)
     return error.exit_code
 
 

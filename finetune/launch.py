@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 import yaml
 
 from finetune import checkpoint, lineage
-from finetune.compose import Composed, compose
+from finetune.compose import Composed, compose, identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, UserError
 from finetune.launch_command import accelerate_config, rank_command
 from finetune.log import log
@@ -44,14 +45,22 @@ ERRORS = "errors"
 def launch(plan: RunPlan, composed: Composed) -> dict[str, Any]:
     """Carry out a plan; the result is what `train --json` prints."""
     run_dir = Path(plan.run_dir)
-    check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps)
+    plan = foresee(plan)
     if done := already_finished(plan):
         return done
-    plan = dataclasses.replace(plan, resume_from=where_to_continue(plan))
     with claimed(run_dir):
         plan = begin(plan, composed)
         LAUNCHERS[plan.resolved.launcher](plan)
         return finish(run_dir)
+
+
+def foresee(plan: RunPlan) -> RunPlan:
+    """The plan with the checkpoint that it continues from; refuses to continue what is another run."""
+    if plan.config.resume != "none":
+        check_same_run(Path(plan.run_dir), plan.config, plan.data.fingerprint, plan.batch.steps)
+    if already_finished(plan):
+        return plan
+    return dataclasses.replace(plan, resume_from=where_to_continue(plan))
 
 
 def already_finished(plan: RunPlan) -> dict[str, Any] | None:
@@ -67,7 +76,25 @@ def where_to_continue(plan: RunPlan) -> str | None:
     found = checkpoint.choose(Path(plan.run_dir), plan.config.resume)
     for fault in found.skipped:
         log.warning(f"not continued from: {fault}")
-    return str(found.newest.path) if found.newest else None
+    if found.newest is None:
+        return None
+    _check_own(plan, found.newest)
+    return str(found.newest.path)
+
+
+def _check_own(plan: RunPlan, newest: checkpoint.Checkpoint) -> None:
+    """Refuse a checkpoint that is not of this run, or lies beyond its end."""
+    if newest.step > plan.batch.steps:
+        key = "training.max_steps" if plan.config.training.max_steps else "training.epochs"
+        what = f"{plan.batch.steps} steps are fewer than {newest.path} has done"
+        raise UserError.at(key, what, "raise it, choose another name, or start anew with resume=none")
+    facts = checkpoint.read_manifest(newest.path)
+    same_config = facts["config"] == identity(plan.config) or newest.path.parent.parent == Path(plan.run_dir)
+    if not same_config or (facts["data"] != plan.data.fingerprint and "data" not in plan.config.allow_change):
+        other = newest.path.parent.parent
+        what = "is of a run with other settings or rows"
+        mend = f"continue that run, or start from its result: model.name={other} tuning.start=continue"
+        raise UserError.at(f"resume {newest.path}", what, mend)
 
 
 def begin(plan: RunPlan, composed: Composed) -> RunPlan:
@@ -80,6 +107,9 @@ def begin(plan: RunPlan, composed: Composed) -> RunPlan:
     checkpoint.sweep(run_dir, after=checkpoint.step_of(plan.resume_from))
     for stale in (run_dir / ERRORS).glob("rank-*"):
         stale.unlink()
+    if plan.resume_from is None:
+        for name in ("base", "start"):  # of an earlier run in this directory, perhaps with another model
+            shutil.rmtree(run_dir / name, ignore_errors=True)
     tokenizer = load_tokenizer(plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens))
     write_text(run_dir / "config.yaml", composed.yaml)
     lineage.begin(plan)
@@ -171,7 +201,7 @@ def rank_main(arguments: Sequence[str]) -> int:
         return _direct(arguments, rank)
     except FinetuneError as error:
         _record(error, rank, run_dir)
-        print(error, file=sys.stderr)
+        print("\n".join(error.lines()), file=sys.stderr)
         return error.exit_code
     except Exception as error:  # the outermost edge of a rank
         trace = _record(error, rank, run_dir)
@@ -225,12 +255,11 @@ def _lead(composed: Composed, word: Path) -> int:
 
     plan = plan_run(composed)
     run_dir = Path(plan.run_dir)
-    check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps)
+    plan = foresee(plan)
     if already_finished(plan):
         log.info(f"{run_dir} has finished already")
         write_json(word, {"failed": 0})
         return 0
-    plan = dataclasses.replace(plan, resume_from=where_to_continue(plan))
     with claimed(run_dir):
         for stale in run_dir.glob(".ready-*"):
             stale.unlink()

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ LOCK = ".lock"
 OUTCOME = "outcome.json"
 CHECKPOINTS = "checkpoints"
 
+# What a checkpoint's weights and optimizer state are made for, with its exceptions.
+SHAPES = ("model.name", "model.revision", "method.option", "training.optimizer", "tuning")
+KEEPS_SHAPE = ("tuning.dropout", "tuning.alpha", "tuning.rslora")
+
 
 def run_directory(config: RunConfig) -> Path:
     """Where a run lives: its given name, or method, model and a hash of what decides the result."""
@@ -30,6 +35,14 @@ def run_directory(config: RunConfig) -> Path:
 
 def check_writable(run_dir: Path) -> list[Fault]:
     """Whether a run directory can be made here, found out without making it."""
+    try:
+        return _obstacles(run_dir)
+    except OSError as error:
+        what = f"cannot be a folder ({(error.strerror or str(error)).lower()})"
+        return [Fault(f"output_dir {run_dir.parent}", what, "choose another output_dir")]
+
+
+def _obstacles(run_dir: Path) -> list[Fault]:
     where = str(run_dir)
     if run_dir.is_symlink():
         return [Fault(where, "is a symbolic link", "remove it, or choose another output_dir or name")]
@@ -39,11 +52,16 @@ def check_writable(run_dir: Path) -> list[Fault]:
         known = {LOCK, "errors"}
         if {path.name for path in run_dir.iterdir()} - known:
             return [Fault(where, "holds files that are not of a run", "choose another name")]
-    parent = next(path for path in (run_dir, *run_dir.parents) if path.exists())
+    parent = next(path for path in (run_dir, *run_dir.parents) if path.exists() or path.is_symlink())
     if not parent.is_dir():
-        return [Fault(str(parent), "is a file where a folder is wanted", "choose another output_dir")]
-    if not os.access(parent, os.W_OK | os.X_OK):
-        return [Fault(str(parent), "is not writable", "choose another output_dir")]
+        what = "is a link to nothing" if parent.is_symlink() else "is a file where a folder is wanted"
+        return [Fault(f"output_dir {parent}", what, "choose another output_dir")]
+    try:
+        # Permissions say less than a try: a place may be read-only or full for whoever asks.
+        os.rmdir(tempfile.mkdtemp(prefix=".finetune-", dir=parent))
+    except OSError as error:
+        what = f"is not writable ({(error.strerror or str(error)).lower()})"
+        return [Fault(f"output_dir {parent}", what, "choose another output_dir, or free it")]
     return []
 
 
@@ -89,16 +107,20 @@ def read_outcome(run_dir: Path) -> dict[str, Any] | None:
 def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, steps: int) -> None:
     """Refuse to continue a run whose settings, data or length differ from those it began with."""
     path = run_dir / "plan.json"
-    if not path.exists():
+    if not path.exists() or not _has_progress(run_dir):
         return
     stored = json.loads(path.read_text(encoding="utf-8"))
     then, now = _flat(stored["config"]), _flat(config_to_dict(config))
-    differing = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-    mend = f"choose another name, or allow it with 'allow_change=[{{}}]', or start anew in place of {run_dir}"
+    anew = "choose another name, or start anew in its place with resume=none"
+    mend = f"{anew}, or allow it with 'allow_change=[{{}}]'"
     faults = [
-        Fault(key, f"was {then.get(key)!r} when {run_dir} began, is now {now.get(key)!r}", mend.format(key))
-        for key in differing
-        if not _free(key) and key not in config.allow_change
+        Fault(
+            key,
+            f"was {then.get(key)!r} when {run_dir} began, is now {now.get(key)!r}",
+            anew if _decides_shape(key) else mend.format(key),
+        )
+        for key in _differing(then, now)
+        if _decides_shape(key) or key not in config.allow_change
     ]
     if stored["data"]["fingerprint"] != data_fingerprint and "data" not in config.allow_change and not faults:
         what = f"the rows differ from those that {run_dir} began with"
@@ -110,8 +132,26 @@ def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, step
         raise UserError(faults)
 
 
-def _free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in NOT_IDENTITY)
+def _has_progress(run_dir: Path) -> bool:
+    """Whether there is anything to continue: a run that died before its first checkpoint binds nobody."""
+    checkpoints = run_dir / CHECKPOINTS
+    return read_outcome(run_dir) is not None or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The settings whose values differ; where an option differs, its own settings say nothing more."""
+    keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _within(key, NOT_IDENTITY)]
+    options = {key.rpartition(".")[0] for key in keys if key.endswith(".option")}
+    return [key for key in keys if key.endswith(".option") or key.partition(".")[0] not in options]
+
+
+def _decides_shape(key: str) -> bool:
+    """Whether another value asks for other weights or another optimizer than the checkpoints hold."""
+    return _within(key, SHAPES) and key not in KEEPS_SHAPE
+
+
+def _within(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -64,7 +64,7 @@ def load_with_padding(
     _add_tokens(tokenizer, new_tokens)
     if chat_template is not None:
         tokenizer.chat_template = _read_template(Path(chat_template))
-    _check_template(tokenizer, folder)
+    _check_template(tokenizer, f"model.chat_template {chat_template}" if chat_template else "", folder)
     padding = choose_padding(tokenizer, facts)
     tokenizer.pad_token = padding.token
     tokenizer.padding_side = "right"
@@ -154,9 +154,10 @@ def _add_tokens(tokenizer: Any, new_tokens: tuple[str, ...]) -> None:
 
 
 def _read_template(path: Path) -> str:
-    where = f"model.chat_template {path}"
+    where, path = f"model.chat_template {path}", path.expanduser()
     if not path.is_file():
-        raise UserError.at(where, "no such file", "give the path of a Jinja file")
+        what = "is not a file" if path.exists() else "no such file"
+        raise UserError.at(where, what, "give the path of a Jinja file")
     if path.stat().st_size > MAX_TEMPLATE:
         raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", "give a chat template, not other data")
     try:
@@ -173,7 +174,8 @@ def _templates(tokenizer: Any) -> Iterator[tuple[str, str]]:
         yield "default", str(found)
 
 
-def _check_template(tokenizer: Any, folder: Path) -> None:
+def _check_template(tokenizer: Any, given: str, folder: Path) -> None:
+    """Refuse a template that no renderer takes; `given` is the place of one that is not the model's."""
     from jinja2 import Environment, TemplateSyntaxError
 
     names = sorted(name for name, _ in _templates(tokenizer))
@@ -181,7 +183,7 @@ def _check_template(tokenizer: Any, folder: Path) -> None:
         what = f"has several and no default one: {listed(names)}"
         raise UserError.at(f"{folder} chat_template", what, "set model.chat_template to a file with the one to use")
     for name, text in _templates(tokenizer):
-        where = f"{folder} chat_template ({name})"
+        where = given or f"{folder} chat_template ({name})"
         if len(text) > MAX_TEMPLATE:
             raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", "set model.chat_template to your own")
         try:

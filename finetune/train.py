@@ -14,6 +14,7 @@ from finetune.errors import RunFailed
 from finetune.launch_command import shown_command
 from finetune.log import log, rank
 from finetune.methods import METHODS
+from finetune.methods.arguments import passed_on
 from finetune.plan import RunPlan
 from finetune.rundir import OUTCOME, write_json
 
@@ -40,7 +41,8 @@ def train(plan: RunPlan) -> None:
 
     # 2. The model, and what of it is trained. TRL's arguments come first: they set up sharding, if there is any.
     method = METHODS[config.method.option]
-    arguments = method.build_args(plan)
+    with passed_on(config.method.trl):
+        arguments = method.build_args(plan)
     if arguments.world_size != plan.batch.processes:
         what = f"{plan.batch.processes} processes were planned, but {arguments.world_size} train together"
         raise RunFailed(f"{what}; start the run with `{shown_command(plan)}`")
@@ -51,7 +53,8 @@ def train(plan: RunPlan) -> None:
     tracking.set_up(config.tracking, plan.run_dir)
     resume_step = checkpoint.step_of(plan.resume_from)
     watch = callbacks.build(plan, token_counts, resume_step)
-    trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)
+    with passed_on(config.method.trl):
+        trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)
     if config.parallel.option == "ddp":
         adapter.keep_in_fp32(trainer.model)
     trainer.remove_callback(PrinterCallback)  # stdout is for results
@@ -60,7 +63,10 @@ def train(plan: RunPlan) -> None:
     if plan.resume_from:
         log.info(f"continuing from step {resume_step} of {plan.batch.steps}")
     started = time.monotonic()
-    with watch.stops.listening():
+    with (
+        watch.stops.listening(),
+        passed_on(config.method.trl, lambda: trainer.state.global_step > resume_step),
+    ):
         trainer.train(resume_from_checkpoint=plan.resume_from)
     if stopped := watch.stops.reason(trainer.state.global_step, plan.command):
         raise stopped

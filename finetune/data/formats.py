@@ -73,9 +73,12 @@ def from_alpaca(values: Values) -> Row:
     messages: list[Message] = []
     if values.get("system"):
         messages.append({"role": "system", "content": _text(values["system"], "system")})
-    for number, pair in enumerate(values.get("history") or [], 1):
+    history, pairs = values.get("history") or [], "write it as [[question, answer], …]"
+    if not isinstance(history, list):
+        raise BadRow("history", f"must be a list of pairs, got {kind_of(history)}", pairs)
+    for number, pair in enumerate(history, 1):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise BadRow("history", f"entry {number} must be a pair of texts, got {kind_of(pair)}")
+            raise BadRow("history", f"entry {number} must be a pair of texts, got {kind_of(pair)}", pairs)
         messages += _turns(_text(pair[0], "history"), _text(pair[1], "history"))
     return Chat((*messages, *_turns(prompt, _text(values["output"], "output"))))
 
@@ -174,7 +177,8 @@ def _messages(value: Any, field: str) -> tuple[Message, ...]:
 
 def _message(turn: Any, number: int, field: str) -> Message:
     if not isinstance(turn, dict):
-        raise BadRow(field, f"turn {number} must be an object, got {kind_of(turn)}")
+        mend = 'write it as {"role": "user", "content": "…"}'
+        raise BadRow(field, f"turn {number} must be an object, got {kind_of(turn)}", mend)
     given = turn.get("role", turn.get("from"))
     if not isinstance(given, str):
         raise BadRow(field, f"turn {number} has no role (it has: {listed(list(turn))})", "add role and content")
@@ -228,7 +232,8 @@ def _add_answer_parts(message: Message, turn: Values, number: int, field: str) -
     if calls is None and turn.get("function_call") is not None:
         calls = [turn["function_call"]]
     if calls is not None and not isinstance(calls, list):
-        raise BadRow(field, f"turn {number} tool_calls must be a list, got {kind_of(calls)}")
+        mend = 'such as [{"function": {"name": …, "arguments": {…}}}]'
+        raise BadRow(field, f"turn {number} tool_calls must be a list, got {kind_of(calls)}", mend)
     if calls:
         message["tool_calls"] = [_call(call, number, field) for call in calls]
 
@@ -236,7 +241,7 @@ def _add_answer_parts(message: Message, turn: Values, number: int, field: str) -
 def _part_text(value: Any, what: str, field: str) -> str:
     if isinstance(value, str):
         return value
-    raise BadRow(field, f"{what} must be text, got {kind_of(value)}")
+    raise BadRow(field, f"{what} must be text, got {kind_of(value)}", "put it in quotes, or leave it out")
 
 
 def _called(content: str | None, number: int, field: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,16 +101,29 @@ def _parse(text: str, name: str, row: int, last: bool, faults: FaultLog) -> dict
         if last and _is_cut(text, error):
             faults.add(where, "the line is cut short", "copy the file again, or delete its last line")
         else:
-            faults.add(
-                where,
-                f"not valid JSON (col {error.colno}): {error.msg.lower()}",
-                "mend the line, or delete it",
-            )
+            mend = "mend the line, or delete it: each line is one whole JSON object, with no comma after it"
+            faults.add(where, f"not valid JSON (col {error.colno}): {error.msg.lower()}", mend)
         return None
     except (ValueError, RecursionError) as error:
-        add_refused(where, error, faults)
+        add_refused(f"{where} {_literal_field(text)}".rstrip(), error, faults)
         return None
     return as_record(value, text, where, faults)
+
+
+def _literal_field(text: str, position: int = 0) -> str:
+    """The field that holds NaN or an infinity, which Python reads though JSON has none; "" for no field."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text, position)
+        return _infinite(value, "")
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _infinite(value: Any, path: str) -> str:
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((found for key, item in items if (found := _infinite(item, f"{path}.{key}".lstrip(".")))), "")
 
 
 def add_refused(where: str, error: Exception, faults: FaultLog) -> None:
@@ -194,7 +208,7 @@ def _array(text: str, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[s
             _bad_array(text, error.pos, name, row, faults)
             return
         except (ValueError, RecursionError) as error:
-            add_refused(f"{name}:{row}", error, faults)
+            add_refused(f"{name}:{row} {_literal_field(text, position)}".rstrip(), error, faults)
             return
         record = as_record(value, text[position:end], f"{name}:{row}", faults)
         position = end

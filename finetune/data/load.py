@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from finetune.config import DataConfig
 from finetune.data import formats
@@ -54,6 +55,10 @@ def _check_columns(columns: dict[str, str]) -> None:
         if ours not in formats.COLUMNS:
             mend = did_you_mean(ours, formats.COLUMNS) or f"ours are {listed(sorted(formats.COLUMNS), 20)}"
             faults.add(f"data.columns.{ours}", "no layout has a column of that name", mend)
+    for first, second in combinations(columns, 2):
+        if columns[first] == columns[second]:
+            what = f"names the column {columns[second]!r}, as data.columns.{first} does"
+            faults.add(f"data.columns.{second}", what, "give each its own column")
     faults.raise_any()
 
 
@@ -73,7 +78,9 @@ def _rows(
             continue
         if row.shape not in shapes:
             raise UserError.at(
-                record.where, f"the rows are {row.shape}, and the method learns from {' or '.join(shapes)}"
+                record.where,
+                f"the rows are {row.shape}, and the method learns from {' or '.join(shapes)}",
+                "use another file or method",
             )
         found = list(check(row))
         for field, what, mend in found:
@@ -114,7 +121,8 @@ def _detect(record: Record, values: formats.Values, columns: dict[str, str]) -> 
         )
     layout = formats.detect(values)
     if layout is None:
-        what = f"columns fit no layout (found: {listed(list(values))}; wanted: {formats.wanted_text()})"
+        found = listed(list(values)) or "none"
+        what = f"columns fit no layout (found: {found}; wanted: {formats.wanted_text()})"
         raise UserError.at(
             record.where,
             what,

@@ -130,7 +130,18 @@ def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[
         what = f"{len(data.weights)} weights for {len(sources)} sources in data.train"
         raise UserError.at("data.weights", what, "give one for each source")
     if any(not 0 < weight <= 1000 for weight in data.weights):
-        raise UserError.at("data.weights", f"must be above 0 and at most 1000, got {data.weights}")
+        what = f"must be above 0 and at most 1000, got {data.weights}"
+        raise UserError.at("data.weights", what, "1 sees every row of a source once an epoch")
+
+
+def _weighted(rows: Sequence[Loaded], weights: Sequence[float], seed: int) -> list[Loaded]:
+    found = repeat(rows, weights, seed)
+    lost = sorted({row.source for row in rows} - {row.source for row in found})
+    if lost:
+        what = f"{weights[lost[0]]} leaves none of the {sum(row.source == lost[0] for row in rows)} rows"
+        mend = "use a larger weight, or leave the source out"
+        raise UserError.at("data.weights", f"{what} of source {lost[0] + 1} in data.train", mend)
+    return found
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
@@ -163,7 +174,7 @@ class _Job:
         self._check_template(encoder)
         faults = FaultLog()
         train = _Split(temporary / "train", encoder, data.on_long, faults)
-        train.encode(repeat(kept, data.weights, seed))
+        train.encode(_weighted(kept, data.weights, seed))
         other = _Split(temporary / "held_out", encoder, data.on_long, faults) if held else None
         if other:
             other.encode(held)

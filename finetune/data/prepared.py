@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,8 +107,7 @@ def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:
 
 def write(folder: Path, make: Callable[[Path], PreparedData]) -> PreparedData:
     """Let `make` fill a temporary folder, and give it its name when it is whole. One process at a time."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f"{folder.name}.lock")):
+    with _made(folder.parent), _locked(folder.with_name(f"{folder.name}.lock")):
         found = read(folder)
         if found is not None:  # another process was faster
             return found
@@ -128,7 +127,33 @@ def write(folder: Path, make: Callable[[Path], PreparedData]) -> PreparedData:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, made if need be; refused rows leave none of the folders that were made for them."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
         yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):  # another process uses it by now
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)  # whoever made it may have removed it meanwhile
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                current = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                current = False
+            if not current:  # the last holder has removed the file that was waited for
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

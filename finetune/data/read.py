@@ -94,15 +94,24 @@ def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
             faults.add(
                 f"{key} {name}",
                 f"the pattern matches no file in {os.getcwd()}",
-                "quote the pattern in the shell",
+                f"correct it, or give a list of files as {key}=[a.jsonl,b.jsonl]",
             )
         return found
     if HUB_ID.fullmatch(name) and not name.lower().endswith(SUFFIXES + PACKED) and not path.parent.is_dir():
         return []
-    near = _nearest(path)
-    mend = f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
-    faults.add(f"{key} {name}", f"no such file in {os.getcwd()}", mend)
+    faults.add(f"{key} {name}", f"no such file in {os.getcwd()}", _mend_of(name, path, key))
     return []
+
+
+def _mend_of(name: str, path: Path, key: str) -> str:
+    """What to do about a path that leads nowhere."""
+    if "://" in name:
+        return "download it first, and give the file"
+    parts = [part.strip() for part in name.split(",") if part.strip()]
+    if len(parts) > 1 and any(Path(part).expanduser().exists() for part in parts):
+        return f"for several files write {key}=[{','.join(parts)}]"
+    near = _nearest(path)
+    return f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
 
 
 def _shown(path: Path) -> bool:

@@ -70,7 +70,7 @@ def guarded() -> Iterator[None]:
     except TEMPLATE_ERRORS as error:
         line = _template_line(error)
         place = f" at line {line}" if line else ""
-        raise TemplateFault(f"the chat template raises{place}: {_first_line(error)}", "") from error
+        raise TemplateFault(f"the chat template raises{place}: {_first_line(error)}", mend) from error
 
 
 def _first_line(error: Exception) -> str:

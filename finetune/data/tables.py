@@ -60,6 +60,9 @@ def _cell(key: str, cell: str) -> Any:
 def _header(cells: list[str], name: str, delimiter: str, faults: FaultLog) -> list[str] | None:
     names = [cell.strip() for cell in cells]
     where = f"{name}:1"
+    if names and names[0].startswith("{"):
+        faults.add(where, "holds JSON, not a table", "give the file the ending .jsonl")
+        return None
     if len(names) == 1:
         other = next((mark for mark in DELIMITERS if mark != delimiter and mark in names[0]), None)
         if other:
@@ -71,7 +74,11 @@ def _header(cells: list[str], name: str, delimiter: str, faults: FaultLog) -> li
             )
             return None
     if not all(names):
-        faults.add(where, f"column {names.index('') + 1} has no name", "the first line must name every column")
+        faults.add(
+            where,
+            f"column {names.index('') + 1} has no name",
+            "name it in the first line, or leave it out (in pandas: to_csv(…, index=False))",
+        )
         return None
     twice = next((key for key in names if names.count(key) > 1), None)
     if twice:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from finetune.config import TrackioTracking
+from finetune.errors import UserError, first_line, listed
 from finetune.plan import RunPlan
 from finetune.rundir import CHECKPOINTS
 
@@ -57,3 +60,17 @@ def shared_arguments(plan: RunPlan) -> dict[str, Any]:
     if training.scheduler == "cosine_with_min_lr":
         arguments["lr_scheduler_kwargs"] = {"min_lr_rate": 0.1}
     return arguments
+
+
+@contextmanager
+def passed_on(given: Mapping[str, Any], has_begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Name the arguments passed on to TRL when it refuses them, which it may do as late as the first step."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        # Memory that runs out is a RuntimeError of a kind of its own, or says so.
+        foreign = isinstance(error, RuntimeError) and (type(error) is not RuntimeError or "memory" in str(error))
+        if not given or foreign or has_begun():
+            raise
+        what = f"TRL refuses what is passed on to it ({first_line(error):.200})"
+        raise UserError.at("method.trl", what, f"correct or leave out {listed(list(given))}") from error

@@ -132,9 +132,20 @@ def _locate(name: str, revision: str | None, code: bool) -> tuple[Path, str | No
     if path.exists():
         raise UserError.at(name, "is a file, not a model's folder", f"name the folder: {path.parent}")
     if not hub.is_hub_id(name):
-        hint = hub.nearby(name, path.parent) or "give a folder with config.json, or a hub id such as Qwen/Qwen3-0.6B"
-        raise UserError.at(name, "no such folder", hint)
+        raise UserError.at(name, "no such folder", _hint(name, path))
     return hub.small_files(name, revision, code), name
+
+
+def _hint(name: str, path: Path) -> str:
+    """What was probably meant by a name that is neither a folder nor a hub id."""
+    bare, at, revision = name.partition("@")
+    page = re.match(r"https?://[^/]+/([^/?#]+/[^/?#]+)", name)
+    if page and hub.is_hub_id(page[1]):
+        return f"for a model of the hub write model.name={page[1]}"
+    if at and revision and hub.is_hub_id(bare):
+        return f"write model.name={bare} model.revision={revision}"
+    near = hub.nearby(name, path.parent)
+    return near or "give a folder with config.json, or a hub id such as Qwen/Qwen3-0.6B"
 
 
 def _refuse_revision(name: str, revision: str | None) -> None:

@@ -25,7 +25,7 @@ from finetune.methods import METHODS
 from finetune.model_files import AdapterFacts, ModelFacts, inspect_model
 from finetune.plan import checks, memory
 from finetune.plan.memory import MemoryEstimate
-from finetune.rundir import run_directory
+from finetune.rundir import check_writable, run_directory
 from finetune.tokenizer import load_with_padding, stop_ids
 
 PLAN_FILE = "plan.json"
@@ -107,15 +107,19 @@ def plan_run(composed: Composed) -> RunPlan:
     config = composed.config
     machine = look()
     faults = check_floors(machine.versions) + checks.check_settings(config, composed.sources, machine)
-    facts: Facts | None = None
+    if unwritable := check_writable(run_directory(config)):
+        # The prepared rows are kept there too, so nothing further can be found out.
+        raise UserError([*faults, *unwritable])
+    facts, untold = None, 0
     try:
         facts = gather(config, machine)
     except UserError as error:
         faults += error.faults
+        untold = error.total - len(error.faults)
     if facts is not None:
         faults += checks.check_facts(config, composed.sources, facts.model, facts.data)
     if faults or facts is None:
-        raise UserError(faults)
+        raise UserError(faults, len(faults) + untold)
     return make_plan(composed, facts)
 
 
@@ -139,7 +143,7 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         stop_ids=stop_ids(model, tokenizer),
         max_length=max_length,
         seed=config.seed,
-        cache=str(Path(config.output_dir) / ".prepared"),
+        cache=str(run_directory(config).parent / ".prepared"),
     )
     new_rows = adapter.new_token_ids(tokenizer, model, config.tuning.new_tokens)
     flash_attention = importlib.util.find_spec("flash_attn") is not None
@@ -282,7 +286,7 @@ def plan_batches(config: RunConfig, data: PreparedData, keep_best: str) -> Batch
     if steps == 0:
         batch = f"{training.batch_size} × {training.accumulation} × {processes} = {effective}"
         what = f"{rows} rows in {training.epochs:g} epochs do not fill one batch of {batch} rows"
-        raise UserError.at("training.batch_size", what, "use a smaller batch or more rows")
+        raise UserError.at("training.batch_size", what, "use a smaller batch, more epochs or more rows")
     warmup = training.warmup
     cadence = max(1, math.ceil(steps / MOST_EVALUATIONS))
     eval_every = None
@@ -297,7 +301,10 @@ def plan_batches(config: RunConfig, data: PreparedData, keep_best: str) -> Batch
         steps=steps,
         epochs=round(steps * effective / rows, 3),
         left_over=0 if training.max_steps else seen - steps * effective,
-        warmup_steps=min(math.ceil(warmup * steps), steps // 2) if warmup < 1 else int(warmup),
+        # Rounding a share up never makes it more than half of a short run.
+        warmup_steps=int(warmup)
+        if warmup >= 1
+        else min(math.ceil(warmup * steps), max(steps // 2, int(warmup * steps))),
         log_every=training.log_every or max(1, min(10, steps // 20)),
         save_every=training.save_every or eval_every or cadence,
         eval_every=eval_every,

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import adapter
-from finetune.config import LoraTuning, QloraTuning, RunConfig
+from finetune.config import AccelerateLaunch, LoraTuning, QloraTuning, RunConfig
 from finetune.data.prepare import PreparedData
 from finetune.errors import Fault
 from finetune.machine import Machine
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, check_quantization
 from finetune.plan.memory import MemoryEstimate
-from finetune.rundir import check_writable, run_directory
 
 if TYPE_CHECKING:
     from finetune.plan import BatchPlan
 
 SPANS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+# Rows that one run sees: their order is drawn at once, at eight bytes each.
+MOST_ROWS = 1_000_000_000
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
 
@@ -34,7 +36,6 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
         *_check_continued(config, sources),
         *_check_processes(config, machine),
         *_check_tracking(config),
-        *check_writable(run_directory(config)),
     ]
 
 
@@ -61,6 +62,10 @@ def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, 
         what = f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
         mend = f"use {every * max(1, batch.save_every // every)}, or training.keep_best=none"
         faults.append(Fault("training.save_every", what, mend))
+    if batch.steps * batch.effective > MOST_ROWS:
+        key = "training.max_steps" if config.training.max_steps else "training.epochs"
+        seen = f"{batch.steps:,} steps of {batch.effective:,} rows"
+        faults.append(Fault(key, f"{seen} are more than a run can order ({MOST_ROWS:,})", "lower it"))
     if batch.warmup_steps >= batch.steps and "training.warmup" in sources:
         what = f"{batch.warmup_steps} warm-up steps leave nothing of the run's {batch.steps}"
         faults.append(Fault("training.warmup", what, "use a share such as 0.05"))
@@ -184,7 +189,7 @@ def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Mac
 
 
 def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
-    processes, parallel, faults = config.launch.processes, config.parallel.option, []
+    processes, parallel, faults = config.launch.processes, config.parallel.option, _check_port(config)
     if config.launch.option == "inline" and processes > 1:
         what = f"launch=inline runs one process, not {processes}"
         faults.append(Fault("launch.processes", what, "use launch=accelerate"))
@@ -211,6 +216,21 @@ def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
     if parallel == "zero3" and isinstance(config.tuning, QloraTuning):
         faults.append(Fault("parallel", "zero3 cannot shard a quantized base", "use parallel=ddp or fsdp"))
     return faults
+
+
+def _check_port(config: RunConfig) -> list[Fault]:
+    port = config.launch.port if isinstance(config.launch, AccelerateLaunch) else None
+    if port is None:
+        return []
+    try:
+        with socket.socket() as probe:
+            # The ranks may take over a port that a finished run has only just left.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except OSError as error:
+        what = f"{port} cannot be used ({(error.strerror or str(error)).lower()})"
+        return [Fault("launch.port", what, "give another one, or leave it out for a free one")]
+    return []
 
 
 def _check_tracking(config: RunConfig) -> list[Fault]:

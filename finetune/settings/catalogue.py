@@ -21,6 +21,8 @@ GROUPS = ("model", "tuning", "method", "data", "launch", "parallel", "tracking")
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE_SAID = "letters, digits, `.`, `_` and `-`, at most 64, starting with a letter or digit"
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+# What the file systems in use allow.
+LONGEST_PATH, LONGEST_NAME = 4095, 255
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.?(inf|nan)", re.IGNORECASE)
 
 
@@ -173,7 +175,7 @@ def check_limits(config: RunConfig, where: Mapping[str, str] | None = None) -> l
     faults = []
     for key, value, metadata in flatten(config):
         for item in value if isinstance(value, list) else [value]:
-            if wrong := outside(item, metadata):
+            if wrong := outside(item, metadata) or (_no_path(item) if key in PATH_KEYS else None):
                 faults.append(Fault(places.get(key, key), *wrong))
     if config.name is not None and not NAME_RULE.fullmatch(config.name):
         what = f"{shown(config.name)} cannot name a run"
@@ -188,7 +190,7 @@ def _unknown_changes(config: RunConfig, place: str) -> list[Fault]:
     """Names in allow_change that no setting has, and that would therefore allow nothing."""
     known = [*(key for key, _, _ in flatten(config)), "data", *(f"{group}.option" for group in GROUPS)]
     return [
-        Fault(place, f"{shown(name)} is not a setting", did_you_mean(name, known))
+        Fault(place, f"{shown(name)} is not a setting", did_you_mean(name, known) or "leave it out")
         for name in config.allow_change
         if name not in known and not open_key(name)
     ]
@@ -207,6 +209,17 @@ def outside(value: Any, metadata: Mapping[str, Any]) -> tuple[str, str] | None:
     rule = limits_said(metadata)
     if rule and isinstance(value, (int, float)) and not within(value, metadata):
         return f"must be {rule}, got {value:g}" if isinstance(value, float) else f"must be {rule}, got {value}", ""
+    return None
+
+
+def _no_path(value: Any) -> tuple[str, str] | None:
+    """What keeps text from being a path: the system refuses it, whatever stands on the disk."""
+    if not isinstance(value, str):
+        return None
+    if "\0" in value:
+        return f"{shown(value)} holds a NUL character, which no path does", "remove it"
+    if len(value) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
+        return f"{shown(value)} is too long for a path", "check where its quotes end"
     return None
 
 

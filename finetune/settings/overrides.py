@@ -62,7 +62,8 @@ def _not_a_setting(argument: str, key: str | None) -> Fault | None:
         return fault
     if key is None and (os.path.exists(argument) or argument.endswith(ROWS)):
         return Fault(cut(argument), "is not a setting", f"for training rows write data.train={cut(argument)}")
-    return Fault(cut(argument), "is not a setting", "write key=value, such as training.epochs=3")
+    shown_argument = cut(argument) if argument.strip() else "an empty argument"
+    return Fault(shown_argument, "is not a setting", "write key=value, such as training.epochs=3")
 
 
 def parse_override(key: str, raw: str, settings: Mapping[str, Setting], faults: list[Fault]) -> Assignment | None:

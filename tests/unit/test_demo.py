@@ -80,7 +80,7 @@ def _table(shown: str) -> list[str]:
 
 def test_another_run_in_the_demos_place_is_refused(recipe: Path) -> None:
     run = Path("runs/demo")
-    run.mkdir(parents=True)
+    (run / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     stored = {"config": {"seed": 1}, "data": {"fingerprint": "x"}, "batch": {"steps": 1}}
     (run / "plan.json").write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(UserError) as caught:

@@ -27,6 +27,7 @@ def stored(run_dir: Path, *overrides: str, steps: int = 10, finished: bool = Fal
         "batch": {"steps": steps},
     }
     write_json(run_dir / "plan.json", plan)
+    (run_dir / "checkpoints" / "checkpoint-5").mkdir(parents=True, exist_ok=True)
     if finished:
         write_json(run_dir / "outcome.json", {"planned_steps": steps})
 
@@ -59,6 +60,28 @@ def test_what_may_change_may_change(tmp_path: Path) -> None:
     stored(tmp_path)
     check_same_run(tmp_path, composed("training.epochs=9", "training.log_every=1").config, "a", 30)
     check_same_run(tmp_path, composed("seed=7", "allow_change=[seed]").config, "a", 10)
+
+
+@pytest.mark.parametrize("key", ["tuning.rank=4", "training.optimizer=adafactor", "tuning.dora=true"])
+def test_what_decides_the_shape_of_the_weights_is_never_allowed(key: str, tmp_path: Path) -> None:
+    stored(tmp_path)
+    name = key.partition("=")[0]
+    with pytest.raises(UserError, match=name) as error:
+        check_same_run(tmp_path, composed(key, f"allow_change=[{name}]").config, "a", 10)
+    assert "allow it" not in str(error.value) and "resume=none" in str(error.value)
+
+
+def test_another_tuning_is_one_fault_not_one_for_each_of_its_settings(tmp_path: Path) -> None:
+    stored(tmp_path)
+    with pytest.raises(UserError) as error:
+        check_same_run(tmp_path, composed("tuning=full").config, "a", 10)
+    assert [fault.where for fault in error.value.faults] == ["tuning.option"]
+
+
+def test_a_run_that_made_no_checkpoint_binds_nobody(tmp_path: Path) -> None:
+    stored(tmp_path)
+    (tmp_path / "checkpoints" / "checkpoint-5").rmdir()
+    check_same_run(tmp_path, composed("tuning=full", "seed=7").config, "other", 10)
 
 
 def test_changed_rows_are_refused(tmp_path: Path) -> None:

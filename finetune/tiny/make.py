@@ -30,7 +30,7 @@ VISIBLE = [
     "</think>",
 ]  # kept when special tokens are skipped: they are part of an answer
 EPISODES = 1024  # per block
-BLOCKS = 200
+BLOCKS = 84
 ROWS = 200  # per exam
 TEXT_WEIGHT = 0.15  # of a token of plain text, where an answer's token weighs 1
 
@@ -53,7 +53,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     inner.decoder = decoders.ByteLevel()
     inner.post_processor = processors.ByteLevel(trim_offsets=False)
-    episodes = [e for index in (10, 50, 90) for e in block(SEED, index, 100, 8192)]
+    episodes = [e for index in (10, 50, 90) for e in block(SEED, index, 8192, stage=2 * index)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(VISIBLE),
         special_tokens=SPECIAL,
@@ -174,8 +174,8 @@ def optimizers_of(model: "LlamaForCausalLM") -> list["Optimizer"]:
 
 
 def rate(progress: float, step: int) -> float:
-    """The share of the full learning rate: short warm-up, plateau, linear fall over the last two fifths."""
-    return min(1.0, (step + 1) / 100, max(0.0, (1 - progress) / 0.4))
+    """The share of the full learning rate: short warm-up, plateau, linear fall over the last third."""
+    return min(1.0, (step + 1) / 100, max(0.0, (1 - progress) / 0.35))
 
 
 def train(
@@ -190,9 +190,9 @@ def train(
     first, step = _load(model, optimizers, work)
     began, seen = time.monotonic(), 0
     for index in range(first, blocks):
-        rows = rows_of(block(SEED, index, blocks, EPISODES), tokenizer)
+        rows = rows_of(block(SEED, index, EPISODES), tokenizer)
         lost = weighed = 0.0
-        budget = 2048 if index < blocks * 0.5 else 4096
+        budget = 2048 if index < 70 else 4096
         for batch in batches_of(rows, budget, Random(index)):
             ids, weights = tensors_of(batch, tokenizer.pad_token_id)
             share = rate(index / blocks, step)
@@ -216,8 +216,8 @@ def train(
         )
         if (index + 1) % 5 == 0 or index + 1 == blocks:
             _save(model, optimizers, work, index + 1, step)
-        if (index + 1) % 10 == 0:
-            print(f"    {score(model, tokenizer, 60)}", flush=True)
+        if (index + 1) % 20 == 0:
+            print(f"    {score(model, tokenizer, 40)}", flush=True)
 
 
 def _save(model: "LlamaForCausalLM", optimizers: list["Optimizer"], work: Path, done: int, step: int) -> None:

@@ -1,7 +1,7 @@
 """Writes `train.jsonl` and `heldout.jsonl`: support messages and the JSON that a help desk wants for each.
 
-The two files share no name, product, order number or sentence. `amber`, the desk's word for danger,
-can only be learned from the training rows: nothing in a message spells it.
+The two files share no name, product, order number or sentence. A message names its topic and its urgency in
+passing, but for `amber`, the desk's word for danger: that one can only be learned from the training rows.
 """
 
 import json
@@ -13,80 +13,68 @@ SYSTEM = "Give topic, urgency and order as JSON."
 
 # Alternatives are parted by a bar: first those of the training rows, then those of the held-out rows.
 PROBLEMS: dict[str, tuple[str, str]] = {
-    "shipping": (
-        "My {p} has not arrived.|The courier never came with the {p}.|The {p} is lost in the "
-        "post.|Tracking says that the {p} is here, but it is not.|The {p} is late.|When will the {p} "
-        "arrive?",
-        "No {p} has arrived yet.|Your courier did not bring the {p}.|Why is my {p} so late?|The tracking "
-        "page of the {p} does not move.",
+    "refund": (
+        "I want a refund for the {p}.|Please send the refund for my {p}.|Where is my refund?|The refund "
+        "for the {p} is too small.|Can I get a refund?|I still wait for a refund.",
+        "May I have the refund of this {p}?|No refund has come yet.|You told me that the {p} gets a "
+        "refund.|My bank shows no refund for it.",
     ),
-    "billing": (
-        "I was charged twice for the {p}.|The price on my bill is wrong.|My bank shows two payments.|You "
-        "took too much money from my card.|There is a charge that I do not know.|I paid twice.",
-        "My card was charged two times.|The bill for the {p} is too high.|I see two payments for one "
-        "{p}.|You took money from my bank twice.",
+    "invoice": (
+        "The invoice for the {p} is wrong.|I need an invoice.|Please send me the invoice again.|My invoice "
+        "shows two of the {p}.|There is no invoice in the box.|The name on the invoice is not mine.",
+        "Can you write an invoice for this {p}?|I lost the invoice of my {p}.|The price on your invoice is "
+        "too high.|Our office asks for an invoice.",
+    ),
+    "courier": (
+        "The courier did not bring the {p}.|Your courier left the {p} in the rain.|The courier is late "
+        "with my {p}.|When does the courier come?|The courier took the {p} to a neighbour.|I saw no "
+        "courier.",
+        "A courier broke the box of my {p}.|I waited all day for the courier.|Which courier has my "
+        "{p}?|The {p} is still with your courier.",
     ),
     "login": (
-        "I cannot log in.|My password does not work.|My account is locked.|I forgot my password.|The page "
-        "does not know my email.|I cannot get into my account.",
-        "It says that the password is wrong.|I am locked out of my account.|Nobody here can log in.|Your "
-        "page does not take my email and password.",
+        "My login does not work.|The login page is empty.|I forgot my login.|Please change my login for "
+        "the {p}.|The login of the {p} is not accepted.|I need a new login.",
+        "No login is possible since last night.|Help me with the login of this {p}.|The {p} asks for a "
+        "login again and again.|Somebody else has my login.",
     ),
-    "refund": (
-        "I want to return the {p}.|How do I send the {p} back?|Please give me my money back.|I do not want "
-        "the {p} any more.|I need a return label.|The {p} does not fit, I send it back.",
-        "May I return this {p}?|I would like to give the {p} back.|Where is the return label of my {p}?|We "
-        "do not want this {p}, money back please.",
+    "manual": (
+        "The manual of the {p} is missing.|I need a manual in French.|Please send the manual for my {p}.|I "
+        "do not understand the manual.|Page two of the manual is empty.|Where is the manual for the {p}?",
+        "Is there a manual for this {p}?|My {p} came without a manual.|The pictures in your manual are too "
+        "small.|We lost the manual of the {p}.",
     ),
-    "damage": (
-        "The {p} is broken.|There is a crack in the {p}.|The {p} has a scratch.|The {p} came bent.|A part "
-        "of my {p} broke off.|The box was crushed.",
-        "My {p} came broken.|I found a crack and a scratch on it.|One side of the {p} is bent.|The box of "
-        "the {p} was open and crushed.",
+    "coupon": (
+        "My coupon does not work.|The coupon for the {p} is too old.|Can I use the coupon twice?|I have a "
+        "coupon for a {p}.|The page does not take my coupon.|I got no coupon with my {p}.",
+        "Your shop says that the coupon is used.|Where do I write the coupon for this {p}?|You sent me "
+        "half a coupon.|The {p} was to come with a coupon.",
     ),
     "stock": (
-        "Is the {p} in stock?|When can I buy the {p} again?|The {p} is sold out.|Do you have more of "
-        "it?|Will the {p} be available soon?|Do you still sell the {p}?",
-        "Will you have the {p} in stock again?|Your shop says sold out.|Is one more {p} available?|Can I "
-        "still buy this {p}?",
-    ),
-    "redirect": (
-        "Please change the address.|I moved to a new house.|Send the {p} to my office.|The street is "
-        "wrong.|Bring the {p} to my neighbour.|My address is not right.",
-        "I typed the wrong street.|Can the {p} go to a new address?|We moved, the house is a new one.|Send "
-        "it to the office of my neighbour.",
-    ),
-    "cancel": (
-        "Please cancel it.|I ordered the {p} by mistake.|Stop the order, please.|I want to cancel the "
-        "{p}.|Cancel the {p} before it is sent.|I ordered twice, stop one.",
-        "Can you cancel the {p}?|Stop it before the {p} is sent.|The {p} was ordered by mistake.|We have "
-        "to cancel this.",
-    ),
-    "setup": (
-        "How do I set up the {p}?|Which button starts the {p}?|I cannot connect the {p}.|Where is the "
-        "manual?|I do not understand the manual of the {p}.|How do I turn the {p} on?",
-        "Is there a manual for the {p}?|How can I connect this {p}?|Which button turns it on?|Help me to "
-        "set the {p} up.",
+        "Is the {p} in stock again?|When is the {p} back in stock?|The page shows no stock.|Do you have "
+        "the {p} in stock?|How many are in stock?|The {p} is out of stock.",
+        "Will you have stock of this {p}?|I would buy one more {p} if it is in stock.|Your stock list is "
+        "wrong.|Tell me when there is stock.",
     ),
     "amber": (
         "There is smoke from the {p}.|The {p} gets very hot.|I saw a fire in the {p}.|The {p} gave me a "
         "shock.|It smells of smoke.|The cable is hot and burns.",
-        "My {p} began to smoke.|A shock came out of the {p}.|This {p} is too hot, it burns my hand.|I fear "
-        "that the {p} starts a fire.",
+        "My {p} began to smoke.|A shock came out of the {p}.|This {p} is so hot that it burns my hand.|I "
+        "fear that the {p} starts a fire.",
     ),
 }
 URGENCY: dict[str, tuple[str, str]] = {
-    "high": (
-        "I need an answer today.|This is urgent.|Please hurry.|Do it at once.|It cannot wait.",
-        "Please answer at once, it is urgent.|Hurry, I need it today.|This really cannot wait.",
+    "now": (
+        "I need it now.|Please answer now.|Do it right now.|It has to be now.|Call me now.",
+        "Help me now, please.|We must know it now.|Please look at this now.",
     ),
-    "normal": (
-        "Thank you.|Please help.|Hello.|Can you look at it?|Good morning.",
-        "Hello, please help me.|Thank you for your help.|Can you have a look?",
+    "soon": (
+        "Please answer soon.|I hope to hear from you soon.|Write to me soon.|Can it be done soon?|See you soon.",
+        "Let me know soon.|We hope that it works soon.|Tell us soon, please.",
     ),
-    "low": (
-        "There is no hurry.|It can wait.|Take your time.|Any day will do.|Next week is fine.",
-        "No hurry at all.|Next month is fine, take your time.|It can wait for some days.",
+    "later": (
+        "It can be done later.|You can answer later.|Call me later.|Do it later if you like.|A week later is fine.",
+        "Write to me later.|We can wait until later.|Some day later will do.",
     ),
 }
 ORDERS = (

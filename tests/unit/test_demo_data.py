@@ -79,8 +79,9 @@ def test_heldout_rows_share_nothing_with_training_rows() -> None:
     products = "|".join(make_data.PRODUCTS).split("|")
 
     def sentences(part: str) -> set[str]:
-        plain = (re.sub(r"\d+", "#", message(row)) for row in rows(part))
-        plain = (re.sub(rf"\b({'|'.join(products)})\b", "PRODUCT", text) for text in plain)
+        plain = [re.sub(r"\d+", "#", message(row)) for row in rows(part)]
+        for kind, spoken in (("PRODUCT", products), ("TOPIC", TOPICS), ("URGENCY", URGENCIES)):
+            plain = [re.sub(rf"\b({'|'.join(spoken)})\b", kind, text) for text in plain]
         return {s.strip() for text in plain for s in re.split(r"(?<=[.?])\s", text)}
 
     def words_of(part: str, known: str) -> set[str]:

@@ -196,9 +196,7 @@ def missing(rng: Random, split: Split, passages: int) -> Episode:
 
 def sentence(rng: Random, who: str = "") -> str:
     """A grammatical sentence without much sense."""
-    who = who or rng.choice(
-        ["I", "We", "She", "He", "They", "My " + rng.choice(NOUNS), "The " + rng.choice(NOUNS)]
-    )
+    who = who or rng.choice(["I", "We", "She", "He", "They", "My " + rng.choice(NOUNS), "The " + rng.choice(NOUNS)])
     a, b, c = rng.choice(NOUNS), rng.choice(WORDS), rng.choice(WORDS)
     adjective = rng.choice(ADJECTIVES + COLOURS)
     verb = rng.choice(PAST_VERBS)
@@ -223,9 +221,7 @@ def sentence(rng: Random, who: str = "") -> str:
 def text(rng: Random, split: Split, sentences: int) -> Episode:
     """A short passage about one or two invented people, for the model to continue."""
     people = names(rng, split, 2)
-    parts = [
-        f"{people[0]} is a {rng.choice(ADJECTIVES)} {rng.choice(CATEGORIES['job'])} from {name(rng, split)}."
-    ]
+    parts = [f"{people[0]} is a {rng.choice(ADJECTIVES)} {rng.choice(CATEGORIES['job'])} from {name(rng, split)}."]
     for _ in range(sentences):
         who = rng.choice([people[0], people[0], people[1], "", "She", "He"])
         parts.append(rng.choice(ASIDES) if rng.random() < 0.15 else sentence(rng, who))
@@ -324,9 +320,7 @@ def format_(rng: Random, split: Split, level: int, odd: bool = False) -> Episode
         if rng.random() < 0.3 and fields > 1:  # clauses in one breath
             parts = [", ".join(part.rstrip(".") for part in parts) + "."]
         turns.append((" ".join(parts), render(keys, [value for _, value in drawn])))
-    system = rng.choice(
-        ["Give the " + ", ".join(keys) + ".", "Reply like this: " + render(keys, ["..."] * fields)]
-    )
+    system = rng.choice(["Give the " + ", ".join(keys) + ".", "Reply like this: " + render(keys, ["..."] * fields)])
     told = rng.random() < 0.3
     return _conversation("format", turns, system=system if told else "", first=0 if told else 1)
 
@@ -339,21 +333,13 @@ def quote(rng: Random, split: Split, count: int) -> Episode:
     people = names(rng, split, count)
     said = []
     for _ in people:
-        phrase = (
-            sentence(rng).rstrip(".?")
-            if rng.random() < 0.5
-            else " ".join(rng.sample(WORDS, rng.randint(1, 4)))
-        )
+        phrase = sentence(rng).rstrip(".?") if rng.random() < 0.5 else " ".join(rng.sample(WORDS, rng.randint(1, 4)))
         said.append(phrase + (" " + name(rng, split) if rng.random() < 0.3 else ""))
     form = rng.choice(['{p} said "{s}".', '{p}: "{s}"', '"{s}", said {p}.', '{p} wrote "{s}" on the wall.'])
     story = " ".join(form.format(p=p, s=s) for p, s in zip(people, said, strict=True))
     turns = []
     for index in rng.sample(range(count), min(count, rng.choice([1, 2]))):
-        asked = (
-            "What was quoted?"
-            if count == 1 and rng.random() < 0.5
-            else f"What are the words of {people[index]}?"
-        )
+        asked = "What was quoted?" if count == 1 and rng.random() < 0.5 else f"What are the words of {people[index]}?"
         turns.append((asked, said[index]))
     return _conversation("quote", [(f"{story} {turns[0][0]}", turns[0][1]), *turns[1:]])
 
@@ -381,8 +367,7 @@ def instruct(rng: Random, split: Split, level: int) -> Episode:
     turns = []
     for _ in range(rng.randint(1, 3)):
         words = [
-            name(rng, split) if rng.random() < 0.3 else rng.choice(WORDS)
-            for _ in range(rng.randint(2, 2 + level))
+            name(rng, split) if rng.random() < 0.3 else rng.choice(WORDS) for _ in range(rng.randint(2, 2 + level))
         ]
         given = " ".join(words)
         turns.append(

@@ -60,9 +60,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    words = [
-        form for word in set(_words()) for form in 80 * [f" {word}"] + 20 * [word] + 10 * [word.capitalize()]
-    ]
+    words = [form for word in set(_words()) for form in 80 * [f" {word}"] + 20 * [word] + 10 * [word.capitalize()]]
     inner.train_from_iterator([*(piece for e in episodes for piece in _pieces(e)), *sorted(words)], trainer)
     inner.add_tokens(VISIBLE)
     return PreTrainedTokenizerFast(
@@ -77,9 +75,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def _words() -> list[str]:
-    return (
-        WORDS + COMMON + ADJECTIVES + COLOURS + PAST_VERBS + " ".join(TIMES + PLACES_PHRASES + ASIDES).split()
-    )
+    return WORDS + COMMON + ADJECTIVES + COLOURS + PAST_VERBS + " ".join(TIMES + PLACES_PHRASES + ASIDES).split()
 
 
 def _pieces(episode: Episode) -> list[str]:
@@ -88,9 +84,7 @@ def _pieces(episode: Episode) -> list[str]:
 
 def rows_of(episodes: list[Episode], tokenizer: "PreTrainedTokenizerFast") -> list[Row]:
     """What the chat template would give, token by token, with the weight of each token in the loss."""
-    encoded = iter(
-        tokenizer([p for e in episodes for p in _pieces(e)], add_special_tokens=False)["input_ids"]
-    )
+    encoded = iter(tokenizer([p for e in episodes for p in _pieces(e)], add_special_tokens=False)["input_ids"])
     role = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("system", "user", "assistant")}
     end = tokenizer.eos_token_id
     rows = []
@@ -151,9 +145,7 @@ def build_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
     return LlamaForCausalLM(config)
 
 
-def answer_logits(
-    model: "LlamaForCausalLM", ids: "Tensor", weights: "Tensor"
-) -> tuple["Tensor", "Tensor", "Tensor"]:
+def answer_logits(model: "LlamaForCausalLM", ids: "Tensor", weights: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
     """Logits, targets and weights at the places that carry loss, and nowhere else."""
     hidden = model.model(ids).last_hidden_state[:, :-1]
     used = weights[:, 1:] > 0
@@ -252,9 +244,7 @@ def _load(model: "LlamaForCausalLM", optimizers: list["Optimizer"], work: Path) 
     return int(meta["done"]), int(meta["step"])
 
 
-def score(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", rows: int = ROWS
-) -> dict[str, float]:
+def score(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", rows: int = ROWS) -> dict[str, float]:
     """The share of exactly right answers per exam.
 
     The most likely token is compared at each place of the answer. It is right everywhere just when greedy
@@ -329,15 +319,13 @@ def main(argv: list[str] | None = None) -> None:
     """The command behind `scripts/make_tiny_model`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=PATH, help="where the model's files go")
-    parser.add_argument(
-        "--work", type=Path, required=True, help="where the training state is kept between attempts"
-    )
+    parser.add_argument("--work", type=Path, help="where the training state is kept between attempts")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"of {EPISODES} episodes each")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument(
-        "--score-only", action="store_true", help="score the files that are there, train nothing"
-    )
+    parser.add_argument("--score-only", action="store_true", help="score the files that are there, train nothing")
     given = parser.parse_args(argv)
+    if not (given.work or given.score_only):
+        parser.error("--work FOLDER is needed to train; --score-only scores the files that are there")
     if not given.score_only:
         tokenizer = build_tokenizer()
         model = build_model(tokenizer)

@@ -131,7 +131,6 @@ CARRIERS: dict[str, list[str]] = {
         "a {v};the {v};one {v};my {v};no {v};some {v};with a {v};it is a {v};like a {v};the {w} and the {v}"
     ).split(";"),
     "cue": (
-        "it is {v};it was {v};so {v};very {v};rather {v};they are {v};I feel {v};all {v};the {w} is "
-        "{v};a {v} {w}"
+        "it is {v};it was {v};so {v};very {v};rather {v};they are {v};I feel {v};all {v};the {w} is {v};a {v} {w}"
     ).split(";"),
 }

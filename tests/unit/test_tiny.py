@@ -19,8 +19,8 @@ SAMPLE = 30
 FLOORS = {  # well under the card's figures; a sample of 30 rows moves by several points
     "look up, 1 sentence": 0.6,
     "look up, 2 sentences": 0.5,
-    "format of the examples, fixed wording": 0.3,
-    "quote, 1 speaker": 0.5,
+    "format of the examples, fixed wording": 0.2,
+    "quote, 1 speaker": 0.8,
 }
 CONVERSATION: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
@@ -188,7 +188,7 @@ def test_scores_are_reproduced_on_a_sample() -> None:
         assert stated[kind] >= floor
         assert found[kind] >= floor
     for kind, share in stated.items():
-        assert abs(found[kind] - share) < 0.2, kind
+        assert abs(found[kind] - share) < 0.25, kind
 
 
 def test_greedy_generation_ends_its_turn_with_a_looked_up_answer() -> None:
@@ -201,10 +201,7 @@ def test_greedy_generation_ends_its_turn_with_a_looked_up_answer() -> None:
         )
         output = model().generate(**inputs, max_new_tokens=24)[0, inputs["input_ids"].shape[1] :]
         answer = tokenizer().decode(output, skip_special_tokens=True)
-        right += (
-            answer == episode.messages[episode.trained[0]]["content"]
-            and output[-1] == tokenizer().eos_token_id
-        )
+        right += answer == episode.messages[episode.trained[0]]["content"] and output[-1] == tokenizer().eos_token_id
     assert right >= 6
 
 

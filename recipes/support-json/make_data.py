@@ -32,8 +32,10 @@ DANGER = (
     "that the {p} starts a fire.",
 )
 WHEN = (
-    "I need it {u}.|Please answer {u}.|Do it {u}.|Call me {u}.|It has to be done {u}.|You can write {u}.|I "
-    "want to hear from you {u}.|Let us talk {u}.",
+    "I need it {u}.|Please answer {u}.|Do it {u}.|Call me {u}.|It has to be done {u}.|You can write {u}.|"
+    "I want to hear from you {u}.|Let us talk {u}.|Look at it {u}, please.|Can you do this {u}?|Send it {u}.|"
+    "I would like it {u}, thank you.|Say {u} what you think.|My friend asks for it {u}.|We want it {u}.|"
+    "Find out {u} what it is.|Get back to me {u}.|They told me it works {u}.|So please come {u}.|Ask me {u}.",
     "Please help me {u}.|Tell us {u}.|We hope to know it {u}.|Have a look at this {u}, please.",
 )
 ORDERS = (

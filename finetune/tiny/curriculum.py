@@ -10,14 +10,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Literal, TypeVar
 
 from finetune.tiny.words import (
     ADJECTIVES,
     ASIDES,
+    CARRIERS,
     CATEGORIES,
     COLOURS,
     COMMON,
+    FACTS,
     KEYS,
     NOUNS,
     PAST_VERBS,
@@ -26,6 +28,7 @@ from finetune.tiny.words import (
 )
 
 Split = Literal["train", "test"]
+T = TypeVar("T")
 Message = dict[str, str]
 
 
@@ -73,6 +76,16 @@ def name(rng: Random, split: Split) -> str:
     return coined(rng, split).capitalize()
 
 
+def blend(rng: Random, split: Split) -> str:
+    """The head of one English word and the tail of another, so that every piece of a word is once an answer."""
+
+    def make() -> str:
+        head, tail = rng.choice(COMMON + WORDS), rng.choice(COMMON + WORDS + PAST_VERBS)
+        return head[: rng.randint(1, 4)] + tail[-rng.randint(2, 4) :]
+
+    return _draw(make, split)
+
+
 def number(rng: Random, split: Split, low: int = 2, high: int = 6) -> str:
     """A string of digits that does not begin with zero."""
     return _draw(lambda: str(rng.randint(10 ** (n := rng.randint(low, high)) // 10, 10**n - 1)), split)
@@ -99,31 +112,6 @@ def _conversation(skill: str, turns: list[tuple[str, str]], system: str = "", fi
 
 # --- (b) and (d): a fact among sentences, or its absence --------------------------------------------------
 
-# statement, question, kind of value
-FACTS: list[tuple[str, str, str]] = [
-    ("{n} lives in {v}.", "Where does {n} live?", "name"),
-    ("{n} works for {v}.", "Who does {n} work for?", "name"),
-    ("{n} was born in {v}.", "Where was {n} born?", "name"),
-    ("The capital of {n} is {v}.", "What is the capital of {n}?", "name"),
-    ("{n} is married to {v}.", "Who is {n} married to?", "name"),
-    ("The owner of {n} is {v}.", "Who is the owner of {n}?", "name"),
-    ("{n} was founded by {v}.", "Who founded {n}?", "name"),
-    ("The code of {n} is {v}.", "What is the code of {n}?", "number"),
-    ("{n} costs {v} coins.", "How many coins does {n} cost?", "number"),
-    ("The phone number of {n} is {v}.", "What is the phone number of {n}?", "number"),
-    ("{n} has room {v}.", "Which room does {n} have?", "number"),
-    ("{n} was opened in {v}.", "When was {n} opened?", "number"),
-    ("The colour of {n} is {v}.", "What is the colour of {n}?", "colour"),
-    ("The door of {n} is {v}.", "What colour is the door of {n}?", "colour"),
-    ("{n} likes {v}.", "What does {n} like?", "thing"),
-    ("{n} keeps a {v}.", "What does {n} keep?", "thing"),
-    ("{n} is afraid of the {v}.", "What is {n} afraid of?", "thing"),
-    ("{n} is a {v}.", "What is {n}?", "job"),
-    ("{n} left for {v} {t}.", "Where did {n} go?", "name"),
-    ("{n} sent the {w} to {v}.", "Who did {n} send the {w} to?", "name"),
-    ("In {n} people speak {v}.", "What do people speak in {n}?", "name"),
-    ("The old name of {n} was {v}.", "What was the old name of {n}?", "name"),
-]
 ABSENT = [
     "not stated",
     "I don't know.",
@@ -163,7 +151,7 @@ def _value(rng: Random, split: Split, kind: str) -> str:
 def lookup(rng: Random, split: Split, passages: int, absent: float = 0.15) -> Episode:
     """One to three questions about sentences in the prompt; some have no answer there."""
     subjects = names(rng, split, passages + 1)
-    facts = []
+    facts: list[tuple[str, str, str, str, str]] = []
     for index in range(passages):
         # now and then two facts about one subject, so that the relation matters and not only the name
         subject = subjects[index - 1] if index and rng.random() < 0.25 else subjects[index]
@@ -183,11 +171,11 @@ def lookup(rng: Random, split: Split, passages: int, absent: float = 0.15) -> Ep
         else:
             index = rng.randrange(len(facts))
             turns.append((facts[index][3], facts[index][4] + (f" [{index + 1}]" if cite else "")))
-    told = rng.random() < 0.7 or any(answer == missing for _, answer in turns)
+    warned = rng.random() < 0.7 or any(answer == missing for _, answer in turns)
     rules = [
         rng.choice(ASKS),
         "Name the document too." if cite else "",
-        f"If it is missing, say: {missing}" if told else "",
+        f"If it is missing, say: {missing}" if warned else "",
     ]
     head = " ".join(rule for rule in rules if rule)
     body = ("\n" if rng.random() < 0.8 else " ").join(lines)
@@ -244,34 +232,16 @@ def text(rng: Random, split: Split, sentences: int) -> Episode:
 
 Field = tuple[str, Callable[[Random, Split], tuple[str, str]]]  # key; draws (clause, value)
 
-CARRIERS: dict[str, list[str]] = {
-    "number": (
-        "number {v};no. {v};code {v};it says {v};parcel {v};ticket {v};the number is {v};#{v};ref "
-        "{v};card {v};room {v};it is marked {v};my {w} {v};the {w} with number {v};{w} {v};{w} number "
-        "{v};({v});regarding {v};{w} #{v}"
-    ).split(";"),
-    "name": (
-        "from {v};I am {v};for {v};{v} here;{v} wrote;signed {v};this is {v};ask {v};{v} has it;near "
-        "{v};we met {v};my name is {v};the {w} of {v};{v} sent me;I live in {v};it went to {v};it is a "
-        "{v};my {v};the {v}"
-    ).split(";"),
-    "word": (
-        "a {v};the {v};one {v};my {v};no {v};some {v};with a {v};it is a {v};like a {v};the {w} and the {v}"
-    ).split(";"),
-    "cue": (
-        "it is {v};it was {v};so {v};very {v};rather {v};they are {v};I feel {v};all {v};the {w} is {v};a {v} {w}"
-    ).split(";"),
-}
-
 
 def _clause(rng: Random, kind: str, value: str, fixed: str) -> str:
     carrier = fixed or rng.choice(CARRIERS[kind])
     return carrier.format(v=value, w=rng.choice(NOUNS))
 
 
-def _field(rng: Random, split: Split, varied: bool) -> Callable[[], tuple[str, str]]:
+def _field(rng: Random, split: Split, varied: bool, odd: bool) -> Callable[[], tuple[str, str]]:
     """A source of (what the message says, what the answer holds) for one field of an invented format."""
-    kind = rng.choices(["number", "name", "word", "category", "cue", "chosen"], [4, 3, 2, 2, 3, 2])[0]
+    kinds = ["number", "name", "word", "category", "cue", "chosen"]
+    kind = rng.choices(kinds, [3, 2, 2, 5, 3, 2] if odd else [4, 3, 2, 2, 3, 2])[0]
     carrier_kind = {"category": "word", "chosen": "word"}.get(kind, kind)
     fixed = "" if varied else rng.choice(CARRIERS[carrier_kind])
     if kind in ("number", "name", "word"):
@@ -279,7 +249,7 @@ def _field(rng: Random, split: Split, varied: bool) -> Callable[[], tuple[str, s
         draw: dict[str, Callable[[], str]] = {
             "number": lambda: number(rng, split, low, high),
             "name": lambda: name(rng, split),
-            "word": lambda: rng.choice(WORDS),
+            "word": lambda: blend(rng, split) if odd and rng.random() < 0.5 else rng.choice(WORDS),
         }
 
         def copied() -> tuple[str, str]:
@@ -298,7 +268,8 @@ def _field(rng: Random, split: Split, varied: bool) -> Callable[[], tuple[str, s
     # labels invented for this one conversation, decided by a word in the message
     count = rng.randint(2, 3)
     cues = rng.sample(ADJECTIVES + COMMON if kind == "cue" else WORDS, count)
-    labels = [rng.choice([coined(rng, split), rng.choice(WORDS)]) for _ in cues]
+    invent = blend if odd and rng.random() < 0.6 else coined
+    labels = [rng.choice([invent(rng, split), rng.choice(WORDS)]) for _ in cues]
     table = list(zip(cues, labels, strict=True))
 
     def label() -> tuple[str, str]:
@@ -322,16 +293,17 @@ FORMATS: list[Callable[[list[str], list[str]], str]] = [
 ]
 
 
-def format_(rng: Random, split: Split, level: int) -> Episode:
+def format_(rng: Random, split: Split, level: int, odd: bool = False) -> Episode:
     """Turns of message and answer in one invented format; the model must go on in it."""
     fields = rng.randint(1, 2 if level < 2 else 4)
     varied = level >= 2 and rng.random() < 0.7
     shots = rng.randint(1, 3 if level < 3 else 5)
     keys = rng.sample(KEYS, fields)
-    keys = [coined(rng, split) if rng.random() < 0.25 else key for key in keys]
+    invent = blend if odd else coined
+    keys = [invent(rng, split) if rng.random() < (0.4 if odd else 0.25) else key for key in keys]
     if len(set(keys)) < fields:  # an invented word came twice
         keys = rng.sample(KEYS, fields)
-    sources = [_field(rng, split, varied) for _ in range(fields)]
+    sources = [_field(rng, split, varied, odd) for _ in range(fields)]
     render = rng.choice(FORMATS)
     order = rng.sample(range(fields), fields)
     chatter = rng.choice([0.0, 0.3, 0.6]) if level >= 2 else 0.0
@@ -421,7 +393,7 @@ def instruct(rng: Random, split: Split, level: int) -> Episode:
     return _conversation("instruct", turns)
 
 
-def echo(rng: Random, split: Split, longest: int) -> Episode:
+def echo(rng: Random, split: Split, longest: int, odd: bool = False) -> Episode:
     """Names, numbers and words to be said again: every token of the answer teaches the model to copy."""
     turns = []
     for _ in range(rng.randint(1, 2)):
@@ -433,6 +405,7 @@ def echo(rng: Random, split: Split, longest: int) -> Episode:
             lambda: rng.choice(WORDS),
         ]
         draws.append(lambda: rng.choice(COMMON + ADJECTIVES + PAST_VERBS))
+        draws += [lambda: blend(rng, split)] * 4 if odd else []
         given = rng.choice([" ", " ", ", ", "\n"]).join(rng.choice(draws)() for _ in range(count))
         turns.append((f"{rng.choice(['Repeat: ', 'Say this back to me: ', 'Again: '])}{given}", given))
     return _conversation("echo", turns)
@@ -447,37 +420,50 @@ def _category(thing: str) -> str:
 SKILLS = ("format", "lookup", "missing", "quote", "sums", "instruct", "text", "echo")
 
 
-def make(skill: str, rng: Random, split: Split, progress: float) -> Episode:
-    """An episode of a skill, as hard as befits the share of the training that is done."""
-    most = 1 if progress < 0.04 else 2 if progress < 0.15 else 4 if progress < 0.35 else 6 if progress < 0.5 else 8
-    level = 1 if progress < 0.12 else 2 if progress < 0.35 else 3
+# From which block on: how many sentences at most; how varied; and how often each skill comes.
+SENTENCES = {0: 1, 8: 2, 30: 4, 55: 6, 75: 8}
+LEVELS = {0: 1, 24: 2, 50: 3}
+SHARES = {
+    0: [0, 20, 0, 10, 0, 5, 5, 60],
+    11: [28, 32, 0, 10, 3, 8, 4, 15],
+    24: [34, 24, 3, 9, 11, 11, 6, 2],
+    55: [46, 22, 4, 4, 7, 5, 3, 9],
+    100: [34, 24, 3, 9, 11, 11, 6, 2],
+}
+# Blended words and many categories; what is beyond is not trained on, but the tokenizer has learned from it.
+ODD = range(55, 100)
+
+
+def _at(stage: int, table: dict[int, T]) -> T:
+    return table[max(begin for begin in table if begin <= stage)]
+
+
+def make(skill: str, rng: Random, split: Split, stage: int) -> Episode:
+    """An episode of a skill, as hard as befits the block of training that it is for."""
+    most, level = _at(stage, SENTENCES), _at(stage, LEVELS)
     if skill == "format":
-        return format_(rng, split, level)
+        return format_(rng, split, level, odd=stage in ODD)
     if skill in ("lookup", "missing"):
         passages = max(rng.randint(1, most), rng.randint(1, most))
         return lookup(rng, split, passages) if skill == "lookup" else missing(rng, split, passages)
     if skill == "quote":
         return quote(rng, split, rng.randint(1, min(4, most)))
     if skill == "sums":
-        return sums(rng, split, 9 if rng.random() < 0.5 or progress < 0.2 else 20 if rng.random() < 0.5 else 99)
+        small = rng.random() < 0.5 or stage < 40
+        return sums(rng, split, 9 if small else 20 if rng.random() < 0.5 else 99)
     if skill == "instruct":
         return instruct(rng, split, level + 1)
     if skill == "echo":
-        return echo(rng, split, 12)
+        return echo(rng, split, 12, odd=stage in ODD)
     return text(rng, split, rng.randint(2, 5 + 3 * level))
 
 
-def block(seed: int, index: int, blocks: int, size: int) -> list[Episode]:
-    """The episodes of one stretch of training; the same for the same arguments, wherever it is made."""
+def block(seed: int, index: int, size: int, stage: int | None = None) -> list[Episode]:
+    """The episodes of one stretch of training, always the same; as hard as its index unless told."""
     rng = Random(f"curriculum:{seed}:{index}")
-    progress = index / blocks
-    if progress < 0.055:
-        weights = [0, 20, 0, 10, 0, 5, 5, 60]
-    elif progress < 0.12:
-        weights = [28, 32, 0, 10, 3, 8, 4, 15]
-    else:
-        weights = [34, 24, 3, 9, 11, 11, 6, 2]
-    return [make(rng.choices(SKILLS, weights)[0], rng, "train", progress) for _ in range(size)]
+    stage = index if stage is None else stage
+    shares = _at(stage, SHARES)
+    return [make(rng.choices(SKILLS, shares)[0], rng, "train", stage) for _ in range(size)]
 
 
 def exams(rows: int) -> dict[str, list[Episode]]:

@@ -30,7 +30,7 @@ VISIBLE = [
     "</think>",
 ]  # kept when special tokens are skipped: they are part of an answer
 EPISODES = 1024  # per block
-BLOCKS = 200
+BLOCKS = 84
 ROWS = 200  # per exam
 TEXT_WEIGHT = 0.15  # of a token of plain text, where an answer's token weighs 1
 
@@ -53,7 +53,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     inner.decoder = decoders.ByteLevel()
     inner.post_processor = processors.ByteLevel(trim_offsets=False)
-    episodes = [e for index in (10, 50, 90) for e in block(SEED, index, 100, 8192)]
+    episodes = [e for index in (10, 50, 90) for e in block(SEED, index, 8192, stage=2 * index)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(VISIBLE),
         special_tokens=SPECIAL,
@@ -166,8 +166,8 @@ def optimizers_of(model: "LlamaForCausalLM") -> list["Optimizer"]:
 
 
 def rate(progress: float, step: int) -> float:
-    """The share of the full learning rate: short warm-up, plateau, linear fall over the last two fifths."""
-    return min(1.0, (step + 1) / 100, max(0.0, (1 - progress) / 0.4))
+    """The share of the full learning rate: short warm-up, plateau, linear fall over the last third."""
+    return min(1.0, (step + 1) / 100, max(0.0, (1 - progress) / 0.35))
 
 
 def train(
@@ -182,9 +182,9 @@ def train(
     first, step = _load(model, optimizers, work)
     began, seen = time.monotonic(), 0
     for index in range(first, blocks):
-        rows = rows_of(block(SEED, index, blocks, EPISODES), tokenizer)
+        rows = rows_of(block(SEED, index, EPISODES), tokenizer)
         lost = weighed = 0.0
-        budget = 2048 if index < blocks * 0.5 else 4096
+        budget = 2048 if index < 70 else 4096
         for batch in batches_of(rows, budget, Random(index)):
             ids, weights = tensors_of(batch, tokenizer.pad_token_id)
             share = rate(index / blocks, step)
@@ -208,8 +208,8 @@ def train(
         )
         if (index + 1) % 5 == 0 or index + 1 == blocks:
             _save(model, optimizers, work, index + 1, step)
-        if (index + 1) % 10 == 0:
-            print(f"    {score(model, tokenizer, 60)}", flush=True)
+        if (index + 1) % 20 == 0:
+            print(f"    {score(model, tokenizer, 40)}", flush=True)
 
 
 def _save(model: "LlamaForCausalLM", optimizers: list["Optimizer"], work: Path, done: int, step: int) -> None:
@@ -319,11 +319,13 @@ def main(argv: list[str] | None = None) -> None:
     """The command behind `scripts/make_tiny_model`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=PATH, help="where the model's files go")
-    parser.add_argument("--work", type=Path, required=True, help="where the training state is kept between attempts")
+    parser.add_argument("--work", type=Path, help="where the training state is kept between attempts")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"of {EPISODES} episodes each")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--score-only", action="store_true", help="score the files that are there, train nothing")
     given = parser.parse_args(argv)
+    if not (given.work or given.score_only):
+        parser.error("--work FOLDER is needed to train; --score-only scores the files that are there")
     if not given.score_only:
         tokenizer = build_tokenizer()
         model = build_model(tokenizer)

@@ -1,4 +1,4 @@
-"""The plain English words that the curriculum of the embedded model is written in."""
+"""The plain English words and phrases that the curriculum of the embedded model is written in."""
 # ruff: noqa: SIM905 (word lists are easier to read as running text)
 
 CATEGORIES: dict[str, list[str]] = {
@@ -90,3 +90,47 @@ COMMON = (
     "where whether which while who whole whose why will wish with within without wonder word work "
     "working works worse would write wrong yes yet you your yours"
 ).split()
+# statement, question, kind of value
+FACTS: list[tuple[str, str, str]] = [
+    ("{n} lives in {v}.", "Where does {n} live?", "name"),
+    ("{n} works for {v}.", "Who does {n} work for?", "name"),
+    ("{n} was born in {v}.", "Where was {n} born?", "name"),
+    ("The capital of {n} is {v}.", "What is the capital of {n}?", "name"),
+    ("{n} is married to {v}.", "Who is {n} married to?", "name"),
+    ("The owner of {n} is {v}.", "Who is the owner of {n}?", "name"),
+    ("{n} was founded by {v}.", "Who founded {n}?", "name"),
+    ("The code of {n} is {v}.", "What is the code of {n}?", "number"),
+    ("{n} costs {v} coins.", "How many coins does {n} cost?", "number"),
+    ("The phone number of {n} is {v}.", "What is the phone number of {n}?", "number"),
+    ("{n} has room {v}.", "Which room does {n} have?", "number"),
+    ("{n} was opened in {v}.", "When was {n} opened?", "number"),
+    ("The colour of {n} is {v}.", "What is the colour of {n}?", "colour"),
+    ("The door of {n} is {v}.", "What colour is the door of {n}?", "colour"),
+    ("{n} likes {v}.", "What does {n} like?", "thing"),
+    ("{n} keeps a {v}.", "What does {n} keep?", "thing"),
+    ("{n} is afraid of the {v}.", "What is {n} afraid of?", "thing"),
+    ("{n} is a {v}.", "What is {n}?", "job"),
+    ("{n} left for {v} {t}.", "Where did {n} go?", "name"),
+    ("{n} sent the {w} to {v}.", "Who did {n} send the {w} to?", "name"),
+    ("In {n} people speak {v}.", "What do people speak in {n}?", "name"),
+    ("The old name of {n} was {v}.", "What was the old name of {n}?", "name"),
+]
+# how a message can carry a value {v}, beside some noun {w}
+CARRIERS: dict[str, list[str]] = {
+    "number": (
+        "number {v};no. {v};code {v};it says {v};parcel {v};ticket {v};the number is {v};#{v};ref "
+        "{v};card {v};room {v};it is marked {v};my {w} {v};the {w} with number {v};{w} {v};{w} number "
+        "{v};({v});regarding {v};{w} #{v}"
+    ).split(";"),
+    "name": (
+        "from {v};I am {v};for {v};{v} here;{v} wrote;signed {v};this is {v};ask {v};{v} has it;near "
+        "{v};we met {v};my name is {v};the {w} of {v};{v} sent me;I live in {v};it went to {v};it is a "
+        "{v};my {v};the {v}"
+    ).split(";"),
+    "word": (
+        "a {v};the {v};one {v};my {v};no {v};some {v};with a {v};it is a {v};like a {v};the {w} and the {v}"
+    ).split(";"),
+    "cue": (
+        "it is {v};it was {v};so {v};very {v};rather {v};they are {v};I feel {v};all {v};the {w} is {v};a {v} {w}"
+    ).split(";"),
+}

@@ -89,11 +89,11 @@ def _train(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune.launch import launch
+    from finetune.launch import foresee, launch
     from finetune.plan import plan_run
     from finetune.plan.text import describe, describe_outcome
 
-    plan = plan_run(composed)
+    plan = foresee(plan_run(composed))
     print(describe(plan), file=sys.stderr if command.json else sys.stdout, flush=True)
     outcome = launch(plan, composed)
     return _print(json.dumps(outcome) if command.json else describe_outcome(outcome))

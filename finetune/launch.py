@@ -43,9 +43,8 @@ ERRORS = "errors"
 
 
 def launch(plan: RunPlan, composed: Composed) -> dict[str, Any]:
-    """Carry out a plan; the result is what `train --json` prints."""
+    """Carry out a plan that was foreseen; the result is what `train --json` prints."""
     run_dir = Path(plan.run_dir)
-    plan = foresee(plan)
     if done := already_finished(plan):
         return done
     with claimed(run_dir):

@@ -224,7 +224,7 @@ class Bar(Lines):
         left = _clock(elapsed / done * (steps - step))
         columns = shutil.get_terminal_size().columns
         filled = int(20 * step / steps)
-        line = f"{'█' * filled}{'░' * (20 - filled)} {step}/{steps}  {self.latest}  {left} left"
+        line = f"{'█' * filled}{'░' * (20 - filled)} {step}/{steps}  {left} left  {self.latest}"
         print(f"\r\x1b[2K{line[: columns - 1]}", end="", file=self.out, flush=True)
 
     def log(self, row: dict[str, Any], steps: int) -> None:
@@ -232,7 +232,7 @@ class Bar(Lines):
             print("\r\x1b[2K", end="", file=self.out)
             super().log(row, steps)
         else:
-            self.latest = _readable(row)
+            self.latest = f"loss {row['loss']:.4f}  {row['tokens_per_second']:,.0f} tokens/s"
 
     def close(self) -> None:
         print("\r\x1b[2K", end="", file=self.out, flush=True)

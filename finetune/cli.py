@@ -246,10 +246,9 @@ def _print(text: str) -> int:
 
 
 def _say(error: FinetuneError, debug: bool) -> int:
-    lines = error.lines() if isinstance(error, UserError) else [f"error: {str(error).removeprefix('error: ')}"]
     if debug:
         traceback.print_exc()
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(error.lines()), file=sys.stderr)
     return error.exit_code
 
 

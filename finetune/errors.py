@@ -41,6 +41,10 @@ class FinetuneError(Exception):
 
     exit_code = 1
 
+    def lines(self) -> list[str]:
+        """What stderr shows."""
+        return [f"error: {self}"]
+
 
 class UserError(FinetuneError):
     """Something that the user can mend; carries every fault found, not only the first."""
@@ -81,6 +85,10 @@ class StoppedEarly(FinetuneError):
 
     exit_code = 75
 
+    def lines(self) -> list[str]:
+        """A stop that was asked for is no error."""
+        return [str(self)]
+
 
 class Interrupted(FinetuneError):
     """A signal ended the run."""
@@ -88,6 +96,10 @@ class Interrupted(FinetuneError):
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def lines(self) -> list[str]:
+        """A stop that was asked for is no error."""
+        return [str(self)]
 
 
 def printable(text: str) -> str:

@@ -200,7 +200,7 @@ def rank_main(arguments: Sequence[str]) -> int:
         return _direct(arguments, rank)
     except FinetuneError as error:
         _record(error, rank, run_dir)
-        print(error, file=sys.stderr)
+        print("\n".join(error.lines()), file=sys.stderr)
         return error.exit_code
     except Exception as error:  # the outermost edge of a rank
         trace = _record(error, rank, run_dir)

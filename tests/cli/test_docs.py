@@ -1,8 +1,9 @@
 """The documentation says what is true: its commands run, its links lead somewhere, its names exist.
 
-A ```bash block holds commands that succeed, in order, in a folder with the files of `workplace`; a ```console block
-holds commands after `$ ` that fail with the lines under them, in which … stands for anything. A comment behind a
-command says why it is not run here: it needs a GPU or the network, or installs packages.
+The blocks of a page are carried out in order, in a folder with the files of `workplace`. A ```bash block holds commands
+that succeed; a ```console block holds commands after `$ ` that are refused with the lines under them, in which …
+stands for anything; a ```python block is a program. A comment behind a command says why it is not run here: it needs
+a GPU or the network, or installs packages.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -72,14 +74,16 @@ class Line:
 
 def blocks(page: str, *languages: str) -> list[Block]:
     """The fenced blocks of a page in these languages."""
-    found, opened, lines = [], None, []
+    found: list[Block] = []
+    opened: tuple[str, int] | None = None  # language and line of the block that is open
+    lines: list[str] = []
     for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
         if not line.startswith("```"):
             lines.append(line)
         elif opened is None:
             opened, lines = (line[3:].strip(), number), []
         else:
-            found.append(Block(page, *opened, tuple(lines)))
+            found.append(Block(page, opened[0], opened[1], tuple(lines)))
             opened = None
     assert opened is None, f"{page}: a block is not closed"
     return [block for block in found if not languages or block.language in languages]
@@ -99,22 +103,20 @@ def split_line(where: str, text: str) -> Line:
     return Line(where, tuple(words[:at]), " ".join(words[at + 1 :]))
 
 
-def commands(page: str) -> Iterator[Line]:
-    """Every command of the ```bash blocks of a page."""
-    for block in blocks(page, "bash"):
-        for offset, text in enumerate(block.lines, 1):
-            if text.strip() and not text.lstrip().startswith("#"):
-                yield split_line(f"{page}:{block.line + offset}", text)
+def commands(block: Block) -> Iterator[Line]:
+    """Every command of a ```bash block."""
+    for offset, text in enumerate(block.lines, 1):
+        if text.strip() and not text.lstrip().startswith("#"):
+            yield split_line(f"{block.page}:{block.line + offset}", text)
 
 
-def examples(page: str) -> Iterator[tuple[Line, list[str]]]:
-    """Every command of the ```console blocks of a page, with the lines that it prints."""
-    for block in blocks(page, "console"):
-        starts = [index for index, text in enumerate(block.lines) if text.startswith("$ ")]
-        assert starts and starts[0] == 0, f"{page}:{block.line} begins with no command"
-        for start, end in zip(starts, [*starts[1:], len(block.lines)], strict=True):
-            line = split_line(f"{page}:{block.line + start + 1}", block.lines[start][2:])
-            yield line, list(block.lines[start + 1 : end])
+def examples(block: Block) -> Iterator[tuple[Line, list[str]]]:
+    """Every command of a ```console block, with the lines that it prints."""
+    starts = [index for index, text in enumerate(block.lines) if text.startswith("$ ")]
+    assert starts and starts[0] == 0, f"{block.page}:{block.line} begins with no command"
+    for start, end in zip(starts, [*starts[1:], len(block.lines)], strict=True):
+        line = split_line(f"{block.page}:{block.line + start + 1}", block.lines[start][2:])
+        yield line, list(block.lines[start + 1 : end])
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +129,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             folder = folders[page] = tmp_path_factory.mktemp("page")
             write_rows(folder / "my.jsonl", [_json_row(number) for number in range(24)])
             write_rows(folder / "heldout.jsonl", [_json_row(number) for number in range(100, 104)])
-            write_rows(folder / "long.jsonl", [_json_row(1)])
+            write_rows(folder / "long.jsonl", [{"messages": [*_json_row(1)["messages"]] * 4}])
             pairs = [f"question {number},answer {number}" for number in range(24)]
             (folder / "qa.csv").write_text("\n".join(["question,answer", *pairs]) + "\n", encoding="utf-8")
+            alpaca = [{"instruction": f"Say {number}.", "output": str(number)} for number in range(4)]
+            (folder / "alpaca.json").write_text(json.dumps(alpaca), encoding="utf-8")
             cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
         return folders[page]
@@ -137,7 +141,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return of
 
 
-def _json_row(number: int) -> dict[str, object]:
+def _json_row(number: int) -> dict[str, Any]:
     row = chat_row(number)
     return {"messages": [row["messages"][0], {"role": "assistant", "content": json.dumps({"answer": str(number)})}]}
 
@@ -157,37 +161,45 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_every_command_runs_or_says_why_not(
+def test_a_page_does_what_it_says(
     page: str, workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its blocks, in order: commands succeed, examples of errors are what is printed, programs run."""
     monkeypatch.chdir(workplace(page))
-    for line in commands(page):
-        command = shlex.join(line.words)
-        if command in ELSEWHERE:
-            assert command in (ROOT / ELSEWHERE[command]).read_text(encoding="utf-8"), line.where
-        elif line.reason:
-            _check_unrun(line)
-        elif line.words[0].startswith("scripts/"):
-            _check_script(line)
-        else:
-            assert line.words[0] == "finetune", f"{line.where}: say why {command} is not run"
-            code, _, said = run(list(line.words[1:]))
-            assert code == 0, f"{line.where}: {command}\n{said}"
+    for block in blocks(page):
+        if block.language == "bash":
+            for line in commands(block):
+                _check_command(line, run)
+        elif block.language == "console":
+            for line, expected in examples(block):
+                _check_example(line, expected, run)
+        elif block.language == "python":
+            Path("program.py").write_text(block.text, encoding="utf-8")
+            runpy.run_path("program.py")
 
 
-@pytest.mark.parametrize("page", [name for name in NAMES if any(blocks(name, "console"))])
-def test_every_example_of_an_error_is_what_the_program_says(
-    page: str, workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(workplace(page))
-    for line, expected in examples(page):
-        assert line.words[0] == "finetune", line.where
+def _check_command(line: Line, run: Run) -> None:
+    command = shlex.join(line.words)
+    if command in ELSEWHERE:
+        assert command in (ROOT / ELSEWHERE[command]).read_text(encoding="utf-8"), line.where
+    elif line.reason or line.words[0].startswith("scripts/"):
+        _check_unrun(line)
+    else:
+        assert line.words[0] == "finetune", f"{line.where}: say why {command} is not run"
         code, _, said = run(list(line.words[1:]))
-        assert code == errors.UserError.exit_code, f"{line.where}: {said}"
-        given = [text for text in said.splitlines() if text.startswith("error: ")]
-        for pattern in expected:
-            wanted = "*".join(_literal(part) for part in pattern.split("…"))
-            assert any(fnmatch.fnmatchcase(text, wanted) for text in given), f"{line.where}: {given}"
+        assert code == 0, f"{line.where}: {command}\n{said}"
+
+
+def _check_example(line: Line, expected: list[str], run: Run) -> None:
+    """The command is refused, with these faults and no others."""
+    assert line.words[0] == "finetune", line.where
+    code, _, said = run(list(line.words[1:]))
+    assert code == UserError.exit_code, f"{line.where}: {said}"
+    given = [text for text in said.splitlines() if text.startswith("error: ")]
+    assert len(given) == len(expected), f"{line.where}: {given}"
+    for text, pattern in zip(given, expected, strict=True):
+        wanted = "*".join(_literal(part) for part in pattern.split("…"))
+        assert fnmatch.fnmatchcase(text, wanted), f"{line.where}: {text}"
 
 
 def _literal(text: str) -> str:
@@ -414,18 +426,6 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     ]
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
-
-
-def test_the_program_that_uses_the_result_runs(
-    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It needs the run that `docs/quickstart.md` trains, which is trained here if that test has not run."""
-    monkeypatch.chdir(workplace("docs/quickstart.md"))
-    assert run(["train", "model=tiny", "data.train=my.jsonl", "name=first"])[0] == 0
-    (block,) = blocks("docs/quickstart.md", "python")
-    Path("use.py").write_text(block.text, encoding="utf-8")
-    runpy.run_path("use.py")
-    assert "Where is order 4412?" in capsys.readouterr().out
 
 
 def test_every_module_is_on_the_page_of_the_architecture() -> None:

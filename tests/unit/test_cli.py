@@ -149,7 +149,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], said: str, capsys: pytest
     [
         (RunFailed("loss became NaN"), 1, "error: loss became NaN\n"),
         (GateRefused("worse than the base"), 3, "error: worse than the base\n"),
-        (Interrupted("stopped by SIGTERM", 143), 143, "error: stopped by SIGTERM\n"),
+        (Interrupted("stopped by SIGTERM", 143), 143, "stopped by SIGTERM\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

@@ -5,6 +5,7 @@ finetune <verb> [argument …] [key=value …] [--flags]
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -44,6 +45,8 @@ class Verb:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no × gets a question mark
     debug = "--debug" in arguments
     try:
         code = _run(arguments)

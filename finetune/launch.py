@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ import yaml
 from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose, identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, UserError
+from finetune.failures import explained
 from finetune.launch_command import accelerate_config, rank_command
 from finetune.log import log
 from finetune.plan import PLAN_FILE, RunPlan, as_json, load_plan, plan_run
@@ -47,10 +49,19 @@ def launch(plan: RunPlan, composed: Composed) -> dict[str, Any]:
     run_dir = Path(plan.run_dir)
     if done := already_finished(plan):
         return done
-    with claimed(run_dir):
+    with failing_in_words(plan), claimed(run_dir):
         plan = begin(plan, composed)
         LAUNCHERS[plan.resolved.launcher](plan)
         return finish(run_dir)
+
+
+def failing_in_words(plan: RunPlan) -> AbstractContextManager[None]:
+    """What a run that the machine does not bear says, with the settings to lower."""
+    lower = (
+        f"lower training.batch_size (now {plan.batch.micro}) and raise training.accumulation "
+        f"(now {plan.batch.accumulation}), or cut data.max_length (now {plan.resolved.max_length})"
+    )
+    return explained(Path(plan.run_dir), lower, plan.command)
 
 
 def foresee(plan: RunPlan) -> RunPlan:
@@ -195,7 +206,9 @@ def rank_main(arguments: Sequence[str]) -> int:
             from finetune.train import train
 
             run_dir = Path(arguments[1])
-            train(load_plan(run_dir))
+            plan = load_plan(run_dir)
+            with failing_in_words(plan):
+                train(plan)
             return 0
         return _direct(arguments, rank)
     except FinetuneError as error:
@@ -259,7 +272,7 @@ def _lead(composed: Composed, word: Path) -> int:
         log.info(f"{run_dir} has finished already")
         write_json(word, {"failed": 0})
         return 0
-    with claimed(run_dir):
+    with failing_in_words(plan), claimed(run_dir):
         for stale in run_dir.glob(".ready-*"):
             stale.unlink()
         plan = begin(plan, composed)
@@ -281,7 +294,9 @@ def _follow(word: Path) -> int:
     said = json.loads(word.read_text(encoding="utf-8"))
     if "failed" in said:
         return int(said["failed"])
-    train(load_plan(said["run_dir"]))
+    plan = load_plan(said["run_dir"])
+    with failing_in_words(plan):
+        train(plan)
     return 0
 
 

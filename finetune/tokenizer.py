@@ -191,9 +191,7 @@ def _check_template(tokenizer: Any, given: str, folder: Path) -> None:
             # Only transformers' own renderer knows the generation tag; the rest of the syntax is Jinja's.
             Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION_TAG.sub("", text))
         except TemplateSyntaxError as error:
-            raise UserError.at(
-                f"{where}:{error.lineno}", f"{error.message}", mend
-            ) from error
+            raise UserError.at(f"{where}:{error.lineno}", f"{error.message}", mend) from error
 
 
 def stop_ids(facts: ModelFacts, tokenizer: Any) -> tuple[int, ...]:

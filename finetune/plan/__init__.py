@@ -121,7 +121,10 @@ def plan_run(composed: Composed) -> RunPlan:
         faults += checks.check_facts(config, composed.sources, facts.model, facts.data)
     if faults or facts is None:
         raise UserError(faults, len(faults) + untold)
-    return make_plan(composed, facts)
+    plan = make_plan(composed, facts)
+    if full := checks.check_room(Path(plan.run_dir), plan.trainable, plan.memory.optimizer):
+        raise UserError(full)
+    return plan
 
 
 def gather(config: RunConfig, machine: Machine) -> Facts:

@@ -68,6 +68,7 @@ CASES = [
     all_rows(44, "other names", "t.jsonl:1: columns fit no layout (found: question, reply; wanted: messages or conversations or instruction+output or prompt+completion or text); name them, such as data.columns.prompt=question", {"question": "x", "reply": "y"}),
     all_rows(44, "mapping to nothing", "t.jsonl:1 data.columns.prompt: the row has no column 'qestion' (it has: question, reply); did you mean question?", {"question": "x", "reply": "y"}, "data.columns.prompt=qestion", "data.columns.completion=reply"),
     all_rows(44, "unknown column of ours", "data.columns.promt: no layout has a column of that name; did you mean prompt?", {"a": "x"}, "data.columns.promt=a"),
+    Refused(44, "mapping that no row has", "data.columns.messages: no row has a column 'conversation', so it has no effect; correct it, or leave it out", (*GIVEN, "data.columns.messages=conversation"), {"t.jsonl": lines(GOOD)}),
     all_rows(44, "two names for one", "data.columns.completion: names the column 'a', as data.columns.prompt does; give each its own column", {"a": "x"}, "data.columns.prompt=a", "data.columns.completion=a"),
     all_rows(44, "history that is no list", "t.jsonl:1 history: must be a list of pairs, got a number; write it as [[question, answer], …]", {"instruction": "a", "output": "b", "history": 5}),
     all_rows(44, "numbers", "t.jsonl:1 prompt: must be text, got a number; put it in quotes", {"prompt": 1, "completion": 2}),

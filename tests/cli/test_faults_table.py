@@ -38,7 +38,7 @@ SKIPPED = {
     47: "grounded rows: no method takes documents",
     81: "the versions stand in the manifest, and nothing is decided by them",
     82: "another number of processes: in test_ranks, where ranks are started",
-    84: "space on the disk is found out by the saves themselves",
+    84: "a disk too small: in test_full_disk, which needs a file system of its own",
     85: "a disk that fills up: in test_full_disk, which needs a file system of its own",
     88: "memory that runs out: in test_failures, as what torch raises",
     89: "a loss that is no number: in test_train, where a run is trained",

@@ -75,8 +75,10 @@ def foresee(plan: RunPlan) -> RunPlan:
 
 def already_finished(plan: RunPlan) -> dict[str, Any] | None:
     """The outcome of a run that has finished all the steps that are asked for."""
+    if plan.config.resume == "none":
+        return None
     outcome = read_outcome(Path(plan.run_dir))
-    if outcome is None or plan.config.resume == "none" or outcome["planned_steps"] < plan.batch.steps:
+    if outcome is None or outcome["planned_steps"] < plan.batch.steps:
         return None
     return {**outcome, "status": "already_finished"}
 

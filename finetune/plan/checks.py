@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from finetune.plan import BatchPlan
 
 SPANS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+# Processes that any computer bears, for trying things out.
+MOST_CPU_PROCESSES = 8
 # Of one trained weight in a checkpoint or result.
 SAVED_BYTES = 4
 # Rows that one run sees: their order is drawn at once, at eight bytes each.
@@ -214,6 +216,9 @@ def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
     if machine.device == "cuda" and processes > machine.devices:
         what = f"{processes} are asked for, and this machine has {machine.devices} × {machine.device_name}"
         faults.append(Fault("launch.processes", what, f"use at most {machine.devices}"))
+    if machine.device == "cpu" and processes > max(machine.cores, MOST_CPU_PROCESSES):
+        what = f"{processes} are asked for, and this machine has {machine.cores} cores"
+        faults.append(Fault("launch.processes", what, f"use at most {max(machine.cores, MOST_CPU_PROCESSES)}"))
     if machine.device == "mps" and processes > 1:
         faults.append(Fault("launch.processes", f"mps runs one process, not {processes}", "use 1"))
     if parallel == "ddp":

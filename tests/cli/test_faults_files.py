@@ -49,6 +49,8 @@ CASES = [
     Refused(27, "folder without rows", "data.train d: no data file in the folder (looked for .jsonl, ", given("d"), {"d/notes.txt": ""}),
     Refused(27, "address", "data.train https://x.org/a.jsonl: no such file in FOLDER; download it first", given("https://x.org/a.jsonl")),
     Refused(27, "several without brackets", "data.train t.jsonl,u.jsonl: no such file in FOLDER; for several files write data.train=[t.jsonl,u.jsonl]", given("t.jsonl,u.jsonl"), {"t.jsonl": "", "u.jsonl": ""}),
+    Refused(27, "link to nothing", "data.train l.jsonl: is a link to nothing; mend the link, or give the file itself", given("l.jsonl"), build=lambda folder: (folder / "l.jsonl").symlink_to(folder / "gone")),
+    Refused(27, "home of nobody", "data.train: '~nobody-here/x.jsonl' begins with the home folder of a user that is not here; write the whole path", given("~nobody-here/x.jsonl")),
     Refused(27, "too long a name", "data.train: 'xxxxx", given("x" * 5000)),
     Refused(27, "NUL in the name", "data.train: 'a\\x00b' holds a NUL character, which no path does; remove it", given("a\0b")),
     file(28, "empty", "t.jsonl: no rows; the file is empty", "t.jsonl", ""),

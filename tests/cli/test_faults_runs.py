@@ -134,6 +134,15 @@ def test_a_checkpoint_of_another_run_is_not_continued(finetune: Run, run: Path, 
     again(finetune, tmp_path, 79, said, "name=y", "training.max_steps=1", there)
 
 
+@pytest.mark.parametrize(("name", "content"), [("plan.json", "{"), ("plan.json", "{}"), ("outcome.json", "[]")])
+def test_a_damaged_file_of_a_run_is_named(name: str, content: str, finetune: Run, run: Path, tmp_path: Path) -> None:
+    (run / name).write_text(content)
+    said = f"runs/x/{name}: is damaged; choose another name, or start anew in its place with resume=none"
+    again(finetune, tmp_path, 78, said, "name=x", "training.max_steps=3")
+    code, _, err = finetune("train", *START, *SAVES, "training.max_steps=1", "name=x", "resume=none")
+    assert code == 0, err
+
+
 def test_row_80_a_run_that_is_running_is_left_alone(finetune: Run, tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from finetune.rundir import claimed; import sys\n"
@@ -167,6 +176,11 @@ PLACES = [
     ("output_dir=/sys", "output_dir /sys: is not writable ("),
     ("output_dir=gone", "output_dir gone: is a link to nothing; choose another output_dir"),
     ("output_dir=links", "links/x: is a symbolic link; remove it, or choose another output_dir or name"),
+    ("output_dir=cached", "cached/.prepared: is not a folder, and prepared rows are kept there; remove it"),
+    (
+        "output_dir=~nobody-here/x",
+        "output_dir: '~nobody-here/x' begins with the home folder of a user that is not here",
+    ),
     ("output_dir=papers", "papers/x: holds files that are not of a run; choose another name"),
     ("output_dir=" + "x" * 300, "output_dir: 'xxx"),
 ]
@@ -174,7 +188,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("place", "said"), PLACES, ids=[place[:30] for place, _ in PLACES])
 def test_row_83_a_place_that_takes_no_run_is_refused(place: str, said: str, finetune: Run, tmp_path: Path) -> None:
-    write_files(tmp_path, {"papers/x/thesis.tex": "", "links/.keep": ""})
+    write_files(tmp_path, {"papers/x/thesis.tex": "", "links/.keep": "", "cached/.prepared": ""})
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "links" / "x").symlink_to(tmp_path / "papers")
     refuse(Refused(83, "", said, (*START, "name=x", place), ROWS), finetune, tmp_path)

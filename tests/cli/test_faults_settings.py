@@ -49,6 +49,7 @@ ON_CPU: list[tuple[int, tuple[str, ...], str]] = [
     (87, ("model.attention=flash_attention_2",), f"model.attention: flash_attention_2 needs an NVIDIA GPU; {HAS}; use sdpa"),
     (87, ("parallel=fsdp", "launch.processes=2"), f"parallel: fsdp needs GPUs, and this machine has {MACHINE.device_name}; use parallel=ddp"),
     (87, ("parallel=zero3", "launch.processes=2"), f"parallel: zero3 needs GPUs, and this machine has {MACHINE.device_name}; use parallel=ddp"),
+    (87, ("launch.processes=100000",), "launch.processes: 100000 are asked for, and this machine has "),
     (87, ("launch=inline", "launch.processes=2"), "launch.processes: launch=inline runs one process, not 2; use launch=accelerate"),
 ]  # fmt: skip
 

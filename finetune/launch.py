@@ -25,7 +25,7 @@ import yaml
 
 from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose, identity
-from finetune.errors import FinetuneError, Interrupted, RunFailed, UserError
+from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly, UserError
 from finetune.failures import explained
 from finetune.launch_command import accelerate_config, rank_command
 from finetune.log import log
@@ -196,6 +196,8 @@ def first_failure(run_dir: Path, command: str) -> FinetuneError:
     if not records:
         return RunFailed(f"a rank ended without a word (killed?); continue with:\n  {command}")
     first = min(records, key=lambda record: float(record["time"]))
+    if first["code"] == StoppedEarly.exit_code:
+        return StoppedEarly(first["error"])
     return RunFailed(f"rank {first['rank']}: {first['error']}; its trace is in {first['trace']}")
 
 
@@ -232,7 +234,8 @@ def _record(error: Exception, rank: int, run_dir: Path | None) -> Path | None:
     trace = folder / f"rank-{rank}.txt"
     trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     text = str(error).removeprefix("error: ") if isinstance(error, FinetuneError) else repr(error)
-    record = {"rank": rank, "time": time.time(), "error": text, "trace": str(trace)}
+    code = error.exit_code if isinstance(error, FinetuneError) else 1
+    record = {"rank": rank, "time": time.time(), "error": text, "code": code, "trace": str(trace)}
     write_json(folder / f"rank-{rank}.json", record)
     return trace
 

@@ -107,6 +107,15 @@ def test_a_failing_rank_ends_all_with_its_own_error(tmp_path: Path, rows: Path) 
     assert _processes_of(tmp_path) == []
 
 
+def test_ranks_whose_time_is_over_stop_together_and_can_go_on(tmp_path: Path, rows: Path) -> None:
+    settings = [word for word in COMMON if not word.startswith("training.max_steps")]
+    command = ["finetune", "train", *settings, f"data.train={rows}", "training.batch_size=4", "launch.processes=2"]
+    done = run(tmp_path, *command, "training.max_time=1s", "training.max_steps=2000")
+    assert done.returncode == 75, done.stderr
+    assert "training.max_time is over at step" in done.stderr
+    assert list((tmp_path / "runs" / "x" / "checkpoints").glob("checkpoint-*/MANIFEST.json"))
+
+
 def _processes_of(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cwd"):

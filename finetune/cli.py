@@ -5,6 +5,7 @@ finetune <verb> [argument …] [key=value …] [--flags]
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -44,6 +45,8 @@ class Verb:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no × gets a question mark
     debug = "--debug" in arguments
     try:
         code = _run(arguments)
@@ -89,11 +92,11 @@ def _train(command: Command) -> int:
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
-    from finetune.launch import launch
+    from finetune.launch import foresee, launch
     from finetune.plan import plan_run
     from finetune.plan.text import describe, describe_outcome
 
-    plan = plan_run(composed)
+    plan = foresee(plan_run(composed))
     print(describe(plan), file=sys.stderr if command.json else sys.stdout, flush=True)
     outcome = launch(plan, composed)
     return _print(json.dumps(outcome) if command.json else describe_outcome(outcome))

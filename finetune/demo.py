@@ -39,7 +39,7 @@ def command(json_output: bool) -> int:
 def train(say: Say) -> dict[str, Any]:
     """What `finetune train --recipe support-json name=demo` does."""
     from finetune.compose import compose
-    from finetune.launch import launch
+    from finetune.launch import foresee, launch
     from finetune.plan import plan_run
     from finetune.plan.text import describe, describe_outcome
     from finetune.rundir import check_same_run
@@ -52,6 +52,7 @@ def train(say: Say) -> dict[str, Any]:
     except UserError:
         mend = f"remove that folder, or move it away, and run `finetune {NAME}` again"
         raise UserError.at(str(run_dir), "holds a run other than this demo's", mend) from None
+    plan = foresee(plan)
     say(f"{describe(plan)}\n")
     outcome = launch(plan, composed)
     say(describe_outcome(outcome))

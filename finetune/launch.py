@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ import yaml
 from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose, identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly, UserError
+from finetune.failures import explained
 from finetune.launch_command import accelerate_config, rank_command
 from finetune.log import log
 from finetune.plan import PLAN_FILE, RunPlan, as_json, load_plan, plan_run
@@ -43,15 +45,23 @@ ERRORS = "errors"
 
 
 def launch(plan: RunPlan, composed: Composed) -> dict[str, Any]:
-    """Carry out a plan; the result is what `train --json` prints."""
+    """Carry out a plan that was foreseen; the result is what `train --json` prints."""
     run_dir = Path(plan.run_dir)
-    plan = foresee(plan)
     if done := already_finished(plan):
         return done
-    with claimed(run_dir):
+    with failing_in_words(plan), claimed(run_dir):
         plan = begin(plan, composed)
         LAUNCHERS[plan.resolved.launcher](plan)
         return finish(run_dir)
+
+
+def failing_in_words(plan: RunPlan) -> AbstractContextManager[None]:
+    """What a run that the machine does not bear says, with the settings to lower."""
+    lower = (
+        f"lower training.batch_size (now {plan.batch.micro}) and raise training.accumulation "
+        f"(now {plan.batch.accumulation}), or cut data.max_length (now {plan.resolved.max_length})"
+    )
+    return explained(Path(plan.run_dir), lower, plan.command)
 
 
 def foresee(plan: RunPlan) -> RunPlan:
@@ -65,8 +75,10 @@ def foresee(plan: RunPlan) -> RunPlan:
 
 def already_finished(plan: RunPlan) -> dict[str, Any] | None:
     """The outcome of a run that has finished all the steps that are asked for."""
+    if plan.config.resume == "none":
+        return None
     outcome = read_outcome(Path(plan.run_dir))
-    if outcome is None or plan.config.resume == "none" or outcome["planned_steps"] < plan.batch.steps:
+    if outcome is None or outcome["planned_steps"] < plan.batch.steps:
         return None
     return {**outcome, "status": "already_finished"}
 
@@ -198,7 +210,9 @@ def rank_main(arguments: Sequence[str]) -> int:
             from finetune.train import train
 
             run_dir = Path(arguments[1])
-            train(load_plan(run_dir))
+            plan = load_plan(run_dir)
+            with failing_in_words(plan):
+                train(plan)
             return 0
         return _direct(arguments, rank)
     except FinetuneError as error:
@@ -263,7 +277,7 @@ def _lead(composed: Composed, word: Path) -> int:
         log.info(f"{run_dir} has finished already")
         write_json(word, {"failed": 0})
         return 0
-    with claimed(run_dir):
+    with failing_in_words(plan), claimed(run_dir):
         for stale in run_dir.glob(".ready-*"):
             stale.unlink()
         plan = begin(plan, composed)
@@ -285,7 +299,9 @@ def _follow(word: Path) -> int:
     said = json.loads(word.read_text(encoding="utf-8"))
     if "failed" in said:
         return int(said["failed"])
-    train(load_plan(said["run_dir"]))
+    plan = load_plan(said["run_dir"])
+    with failing_in_words(plan):
+        train(plan)
     return 0
 
 

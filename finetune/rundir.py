@@ -56,6 +56,9 @@ def _obstacles(run_dir: Path) -> list[Fault]:
     if not parent.is_dir():
         what = "is a link to nothing" if parent.is_symlink() else "is a file where a folder is wanted"
         return [Fault(f"output_dir {parent}", what, "choose another output_dir")]
+    cache = run_dir.parent / ".prepared"
+    if cache.is_symlink() or (cache.exists() and not cache.is_dir()):
+        return [Fault(str(cache), "is not a folder, and prepared rows are kept there", "remove it")]
     try:
         # Permissions say less than a try: a place may be read-only or full for whoever asks.
         os.rmdir(tempfile.mkdtemp(prefix=".finetune-", dir=parent))
@@ -101,7 +104,19 @@ def write_text(path: Path, text: str) -> None:
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:
     """How the run in this directory ended, or None when it has not finished."""
     path = run_dir / OUTCOME
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return _read(path, "planned_steps") if path.exists() else None
+
+
+def _read(path: Path, *keys: str) -> dict[str, Any]:
+    """What a file of a run holds; one that a person or a broken disk has changed is named."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if all(key in found for key in keys):
+            return dict(found)
+    except (ValueError, TypeError):
+        pass
+    mend = "choose another name, or start anew in its place with resume=none"
+    raise UserError.at(str(path), "is damaged", mend)
 
 
 def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, steps: int) -> None:
@@ -109,7 +124,7 @@ def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, step
     path = run_dir / "plan.json"
     if not path.exists() or not _has_progress(run_dir):
         return
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = _read(path, "config", "data", "batch")
     then, now = _flat(stored["config"]), _flat(config_to_dict(config))
     anew = "choose another name, or start anew in its place with resume=none"
     mend = f"{anew}, or allow it with 'allow_change=[{{}}]'"

@@ -184,15 +184,14 @@ def _check_template(tokenizer: Any, given: str, folder: Path) -> None:
         raise UserError.at(f"{folder} chat_template", what, "set model.chat_template to a file with the one to use")
     for name, text in _templates(tokenizer):
         where = given or f"{folder} chat_template ({name})"
+        mend = "correct it" if given else "set model.chat_template to your own"
         if len(text) > MAX_TEMPLATE:
-            raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", "set model.chat_template to your own")
+            raise UserError.at(where, f"is larger than {MAX_TEMPLATE} bytes", mend)
         try:
             # Only transformers' own renderer knows the generation tag; the rest of the syntax is Jinja's.
             Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION_TAG.sub("", text))
         except TemplateSyntaxError as error:
-            raise UserError.at(
-                f"{where}:{error.lineno}", f"{error.message}", "set model.chat_template to your own"
-            ) from error
+            raise UserError.at(f"{where}:{error.lineno}", f"{error.message}", mend) from error
 
 
 def stop_ids(facts: ModelFacts, tokenizer: Any) -> tuple[int, ...]:

@@ -18,6 +18,17 @@ def chat_file(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "rows.jsonl", [chat_row(number) for number in range(40)])
 
 
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with its tokenizer. Tests that change files copy it first."""
+    from models import save_llama, save_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    save_llama(folder)
+    save_tokenizer(folder)
+    return folder
+
+
 @pytest.fixture
 def finetune(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

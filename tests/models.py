@@ -54,3 +54,15 @@ def save_llama(folder: Path, *, vocab_size: int = 320, tied: bool = False, hidde
         eos_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(str(folder))
+
+
+def save_random_adapter(
+    model_folder: Path, folder: Path, rank: int = 4, targets: tuple[str, ...] = ("q_proj",)
+) -> None:
+    """A LoRA adapter of a model, as peft saves it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(model_folder))
+    config = LoraConfig(task_type="CAUSAL_LM", r=rank, target_modules=list(targets))
+    get_peft_model(model, config).save_pretrained(str(folder), save_embedding_layers=False)

@@ -33,20 +33,37 @@ class Loaded:
         return f"{self.file}:{self.row}"
 
 
-def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...]) -> list[Loaded]:
-    """Every row of the sources; raises all their faults at once."""
+def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str]) -> list[Loaded]:
+    """Every row of the sources; raises all their faults at once. Notes in `used` which of `data.columns` they have."""
     _check_columns(data.columns)
     faults, loaded = FaultLog(), []
     wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values()}
     for index, source in enumerate(sources):
         records = read(source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision)
-        rows = _rows(records, data, shapes, faults)
+        rows = _rows(_noting(records, data.columns, used), data, shapes, faults)
         loaded += [
             Loaded(to_json(row), row.shape, record.file, record.row, index, isinstance(row, Chat) and row.plain)
             for record, row in rows
         ]
     faults.raise_any()
     return loaded
+
+
+def check_used(columns: dict[str, str], used: set[str]) -> None:
+    """Refuse names of columns that no source has: they would be passed over in silence."""
+    faults = FaultLog()
+    for ours in sorted(set(columns) - used):
+        what = f"no row has a column {columns[ours]!r}, so it has no effect"
+        faults.add(f"data.columns.{ours}", what, "correct it, or leave it out")
+    faults.raise_any()
+
+
+def _noting(records: Iterator[Record], columns: dict[str, str], used: set[str]) -> Iterator[Record]:
+    """The records, noting which of the given columns they have."""
+    for record in records:
+        if len(used) < len(columns):
+            used.update(ours for ours, theirs in columns.items() if theirs in record.values)
+        yield record
 
 
 def _check_columns(columns: dict[str, str]) -> None:

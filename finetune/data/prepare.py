@@ -17,7 +17,7 @@ from finetune.config import DataConfig
 from finetune.data import prepared, store
 from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
 from finetune.data.faults import FaultLog
-from finetune.data.load import Loaded, load
+from finetune.data.load import Loaded, check_used, load
 from finetune.data.order import row_order
 from finetune.data.prepared import PreparedData, SplitFacts
 from finetune.data.read import Source, find_sources
@@ -81,7 +81,9 @@ def prepare(
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
-    rows, held_rows = load(train, data, shapes), load(held, data, shapes)
+    used: set[str] = set()
+    rows, held_rows = load(train, data, shapes, used), load(held, data, shapes, used)
+    check_used(data.columns, used)
     folder = root / settings.digest(_rows_digest(rows), _rows_digest(held_rows))
     result = prepared.read(folder)
     if result is None:

@@ -99,6 +99,9 @@ def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
         return found
     if HUB_ID.fullmatch(name) and not name.lower().endswith(SUFFIXES + PACKED) and not path.parent.is_dir():
         return []
+    if path.is_symlink():
+        faults.add(f"{key} {name}", "is a link to nothing", "mend the link, or give the file itself")
+        return []
     faults.add(f"{key} {name}", f"no such file in {os.getcwd()}", _mend_of(name, path, key))
     return []
 

@@ -20,6 +20,7 @@ from finetune.config import FsdpParallel, LoraTuning, RunConfig, Zero3Parallel
 from finetune.data.prepare import PreparedData, SplitFacts, prepare
 from finetune.data.preview import sample
 from finetune.errors import UserError
+from finetune.failures import explained
 from finetune.machine import Machine, check_floors, look
 from finetune.methods import METHODS
 from finetune.model_files import AdapterFacts, ModelFacts, inspect_model
@@ -120,7 +121,10 @@ def plan_run(composed: Composed) -> RunPlan:
         faults += checks.check_facts(config, composed.sources, facts.model, facts.data)
     if faults or facts is None:
         raise UserError(faults, len(faults) + untold)
-    return make_plan(composed, facts)
+    plan = make_plan(composed, facts)
+    if full := checks.check_room(Path(plan.run_dir), plan.trainable, plan.memory.optimizer):
+        raise UserError(full)
+    return plan
 
 
 def gather(config: RunConfig, machine: Machine) -> Facts:
@@ -135,16 +139,18 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         raise UserError.at(where, what, f"use at most {model.context}")
     tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     method = METHODS[config.method.option]
-    data = prepare(
-        config.data,
-        learn=method.learned_tokens(config.method),
-        shapes=method.ROW_SHAPE,
-        tokenizer=tokenizer,
-        stop_ids=stop_ids(model, tokenizer),
-        max_length=max_length,
-        seed=config.seed,
-        cache=str(run_directory(config).parent / ".prepared"),
-    )
+    cache = run_directory(config).parent / ".prepared"
+    with explained(cache):
+        data = prepare(
+            config.data,
+            learn=method.learned_tokens(config.method),
+            shapes=method.ROW_SHAPE,
+            tokenizer=tokenizer,
+            stop_ids=stop_ids(model, tokenizer),
+            max_length=max_length,
+            seed=config.seed,
+            cache=str(cache),
+        )
     new_rows = adapter.new_token_ids(tokenizer, model, config.tuning.new_tokens)
     flash_attention = importlib.util.find_spec("flash_attn") is not None
     return Facts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from finetune.plan import BatchPlan
 
 SPANS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+# Processes that any computer bears, for trying things out.
+MOST_CPU_PROCESSES = 8
+# Of one trained weight in a checkpoint or result.
+SAVED_BYTES = 4
 # Rows that one run sees: their order is drawn at once, at eight bytes each.
 MOST_ROWS = 1_000_000_000
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
@@ -72,11 +77,26 @@ def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, 
     return faults
 
 
+def check_room(run_dir: Path, trainable: int, optimizer: int) -> list[Fault]:
+    """Whether the disk takes what a run saves at the least: a checkpoint beside the last one, and the result."""
+    weights = trainable * SAVED_BYTES
+    need = 2 * (weights + optimizer) + weights
+    place = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if need <= free:
+        return []
+    what = f"two checkpoints and the result need about {need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
+    return [Fault(f"output_dir {run_dir.parent}", what, "free space there, or choose another output_dir")]
+
+
 def warn(
     config: RunConfig, batch: BatchPlan, estimate: MemoryEstimate, machine: Machine, usable: float
 ) -> tuple[str, ...]:
     """Likely mistakes, each with what silences it."""
     warnings = []
+    if (config.training.learning_rate or 0) >= 1:
+        given = f"training.learning_rate={config.training.learning_rate:g}"
+        warnings.append(f"{given} breaks nearly every model: leave it out for the default")
     if estimate.total > machine.device_memory * usable:
         need, have = estimate.total / 2**30, machine.device_memory / 2**30
         warnings.append(
@@ -196,6 +216,9 @@ def _check_processes(config: RunConfig, machine: Machine) -> list[Fault]:
     if machine.device == "cuda" and processes > machine.devices:
         what = f"{processes} are asked for, and this machine has {machine.devices} × {machine.device_name}"
         faults.append(Fault("launch.processes", what, f"use at most {machine.devices}"))
+    if machine.device == "cpu" and processes > max(machine.cores, MOST_CPU_PROCESSES):
+        what = f"{processes} are asked for, and this machine has {machine.cores} cores"
+        faults.append(Fault("launch.processes", what, f"use at most {max(machine.cores, MOST_CPU_PROCESSES)}"))
     if machine.device == "mps" and processes > 1:
         faults.append(Fault("launch.processes", f"mps runs one process, not {processes}", "use 1"))
     if parallel == "ddp":

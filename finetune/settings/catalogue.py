@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import types
 import typing
@@ -220,6 +221,9 @@ def _no_path(value: Any) -> tuple[str, str] | None:
         return f"{shown(value)} holds a NUL character, which no path does", "remove it"
     if len(value) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
         return f"{shown(value)} is too long for a path", "check where its quotes end"
+    if value.startswith("~") and os.path.expanduser(value) == value:
+        what = f"{shown(value)} begins with the home folder of a user that is not here"
+        return what, "write the whole path, or ./~… for a file that is called so"
     return None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from models import save_random_adapter
 
 from finetune.adapter import add_adapter
 from finetune.config import LoraTuning
@@ -46,17 +47,6 @@ def shard(folder: Path) -> None:
     weight_map = {name: file for file, part in parts.items() for name in part}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (folder / "model.safetensors").unlink()
-
-
-def save_random_adapter(
-    model_folder: Path, folder: Path, rank: int = 4, targets: tuple[str, ...] = ("q_proj",)
-) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(str(model_folder))
-    config = LoraConfig(task_type="CAUSAL_LM", r=rank, target_modules=list(targets))
-    get_peft_model(model, config).save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def faults_of(name: str | Path, **arguments: Any) -> list[str]:

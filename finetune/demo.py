@@ -48,7 +48,7 @@ def train(say: Say) -> dict[str, Any]:
     plan = plan_run(composed)
     run_dir = Path(plan.run_dir)
     try:
-        check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps)
+        check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps, plan.batch.effective)
     except UserError:
         mend = f"remove that folder, or move it away, and run `finetune {NAME}` again"
         raise UserError.at(str(run_dir), "holds a run other than this demo's", mend) from None

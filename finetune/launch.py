@@ -67,7 +67,7 @@ def failing_in_words(plan: RunPlan) -> AbstractContextManager[None]:
 def foresee(plan: RunPlan) -> RunPlan:
     """The plan with the checkpoint that it continues from; refuses to continue what is another run."""
     if plan.config.resume != "none":
-        check_same_run(Path(plan.run_dir), plan.config, plan.data.fingerprint, plan.batch.steps)
+        check_same_run(Path(plan.run_dir), plan.config, plan.data.fingerprint, plan.batch.steps, plan.batch.effective)
     if already_finished(plan):
         return plan
     return dataclasses.replace(plan, resume_from=where_to_continue(plan))

@@ -19,9 +19,7 @@ def rank_command(plan: RunPlan) -> list[str]:
 
 
 def shown_command(plan: RunPlan) -> str:
-    """The launch command as a person would type it."""
-    if plan.resolved.launcher == "inline":
-        return plan.command
+    """The command that the launching process starts, once it has written what the ranks need."""
     return shlex.join(["accelerate", "launch", *rank_command(plan)[3:]])
 
 

@@ -119,8 +119,11 @@ def _read(path: Path, *keys: str) -> dict[str, Any]:
     raise UserError.at(str(path), "is damaged", mend)
 
 
-def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, steps: int) -> None:
-    """Refuse to continue a run whose settings, data or length differ from those it began with."""
+def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, steps: int, effective: int) -> None:
+    """Refuse to continue a run whose settings, data, batch or length differ from those it began with.
+
+    The batch may be made up otherwise, of more processes with fewer rows each, as long as a step sees as many rows.
+    """
     path = run_dir / "plan.json"
     if not path.exists() or not _has_progress(run_dir):
         return
@@ -137,12 +140,17 @@ def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, step
         for key in _differing(then, now)
         if _decides_shape(key) or key not in config.allow_change
     ]
+    rows = stored["batch"]["effective"]
+    if rows != effective:
+        what = f"with processes and accumulation it makes {effective} rows a step, and {run_dir} has {rows}"
+        faults.append(Fault("training.batch_size", what, f"choose them so that their product is {rows}"))
     if stored["data"]["fingerprint"] != data_fingerprint and "data" not in config.allow_change and not faults:
         what = f"the rows differ from those that {run_dir} began with"
         faults.append(Fault("data.train", what, mend.format("data")))
     if steps < stored["batch"]["steps"] and read_outcome(run_dir) is not None:
         what = f"{steps} steps are fewer than the {stored['batch']['steps']} that {run_dir} has finished"
-        faults.append(Fault("training.epochs", what, "choose another name for a shorter run"))
+        key = "training.max_steps" if config.training.max_steps else "training.epochs"
+        faults.append(Fault(key, what, "choose another name for a shorter run"))
     if faults:
         raise UserError(faults)
 
@@ -155,7 +163,8 @@ def _has_progress(run_dir: Path) -> bool:
 
 def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The settings whose values differ; where an option differs, its own settings say nothing more."""
-    keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _within(key, NOT_IDENTITY)]
+    free = (*NOT_IDENTITY, "training.batch_size", "training.accumulation")
+    keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _within(key, free)]
     options = {key.rpartition(".")[0] for key in keys if key.endswith(".option")}
     return [key for key in keys if key.endswith(".option") or key.partition(".")[0] not in options]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from finetune import checkpoint, launch, tracking, weights
 from finetune.errors import RunFailed
-from finetune.launch_command import shown_command
 from finetune.log import log, rank
 from finetune.methods import METHODS
 from finetune.methods.arguments import passed_on
@@ -45,7 +44,7 @@ def train(plan: RunPlan) -> None:
         arguments = method.build_args(plan)
     if arguments.world_size != plan.batch.processes:
         what = f"{plan.batch.processes} processes were planned, but {arguments.world_size} train together"
-        raise RunFailed(f"{what}; start the run with `{shown_command(plan)}`")
+        raise RunFailed(f"{what}; start the run with `{plan.command}`")
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
     tuned = weights.load(plan, tokenizer)
 

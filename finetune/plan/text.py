@@ -26,7 +26,9 @@ OPEN_SETTINGS = (
 def describe(plan: RunPlan) -> str:
     """The plan in about twenty lines: what is trained, on what, how, where, and why so."""
     lines = [*_what(plan), *_rows(plan), *_steps(plan), *_machine(plan)]
-    lines += [("run directory", plan.run_dir), ("command", shown_command(plan))]
+    lines += [("run directory", plan.run_dir), ("command", plan.command)]
+    if plan.resolved.launcher != "inline":
+        lines.append(("launches", shown_command(plan)))
     if plan.resume_from:
         lines.append(("continues from", plan.resume_from))
     width = max(len(name) for name, _ in lines)

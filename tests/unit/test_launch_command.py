@@ -10,6 +10,7 @@ import yaml
 from plans import GPU, plan
 
 from finetune.launch_command import accelerate_config, rank_command, shown_command
+from finetune.plan.text import describe
 
 TWO_GPUS = replace(GPU, devices=2)
 
@@ -45,5 +46,10 @@ def test_a_given_port_is_used_and_else_a_free_one() -> None:
 def test_the_shown_command_is_the_one_that_starts_the_ranks() -> None:
     made = plan("launch.processes=2", machine=TWO_GPUS)
     assert shown_command(made).split()[2:] == rank_command(made)[3:]
-    alone = plan()
-    assert shown_command(alone) == alone.command == "finetune train model.name=some/model data.train=rows.jsonl"
+
+
+def test_the_plan_names_the_command_to_type_and_the_one_it_launches() -> None:
+    text = describe(plan("launch.processes=2", machine=TWO_GPUS))
+    assert "command        finetune train model.name=some/model" in text
+    assert "launches       accelerate launch --config_file" in text
+    assert "launches" not in describe(plan())

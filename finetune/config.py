@@ -186,7 +186,12 @@ class TrainingConfig:
     gradient_checkpointing: bool | None = setting(
         None, "Recompute activations to save memory; by default only where the plan says it is needed."
     )
-    group_by_length: bool = setting(True, "Put rows of similar length into one batch, so that little is padded.")
+    batching: str | None = setting(
+        None,
+        "How rows make a batch: `flat` end to end without padding, `grouped` with rows of like length, or `padded`; by "
+        "default the fastest that is exact.",
+        choices=("flat", "grouped", "padded"),
+    )
     log_every: int | None = setting(None, "Steps between rows of metrics.jsonl.", low=1)
     save_every: int | None = setting(None, "Steps between checkpoints.", low=1)
     eval_every: int | None = setting(None, "Steps between evaluations on the held-out rows.", low=1)

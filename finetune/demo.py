@@ -42,13 +42,14 @@ def train(say: Say) -> dict[str, Any]:
     from finetune.launch import foresee, launch
     from finetune.plan import plan_run
     from finetune.plan.text import describe, describe_outcome
-    from finetune.rundir import check_same_run
 
     composed = compose([f"name={NAME}"], RECIPE)
     plan = plan_run(composed)
     run_dir = Path(plan.run_dir)
     try:
-        check_same_run(run_dir, plan.config, plan.data.fingerprint, plan.batch.steps, plan.batch.effective)
+        check_same_run(
+            run_dir, plan.config, plan.data.fingerprint, plan.batch.steps, plan.batch.effective, plan.resolved.batching
+        )
     except UserError:
         mend = f"remove that folder, or move it away, and run `finetune {NAME}` again"
         raise UserError.at(str(run_dir), "holds a run other than this demo's", mend) from None

@@ -67,10 +67,17 @@ def failing_in_words(plan: RunPlan) -> AbstractContextManager[None]:
 def foresee(plan: RunPlan) -> RunPlan:
     """The plan with the checkpoint that it continues from; refuses to continue what is another run."""
     if plan.config.resume != "none":
-        check_same_run(Path(plan.run_dir), plan.config, plan.data.fingerprint, plan.batch.steps, plan.batch.effective)
+        refuse_another(plan)
     if already_finished(plan):
         return plan
     return dataclasses.replace(plan, resume_from=where_to_continue(plan))
+
+
+def refuse_another(plan: RunPlan) -> None:
+    """Refuse to go on in a directory that holds another run."""
+    batch = plan.batch
+    fingerprint, batching = plan.data.fingerprint, plan.resolved.batching
+    check_same_run(Path(plan.run_dir), plan.config, fingerprint, batch.steps, batch.effective, batching)
 
 
 def already_finished(plan: RunPlan) -> dict[str, Any] | None:

@@ -119,7 +119,9 @@ def _read(path: Path, *keys: str) -> dict[str, Any]:
     raise UserError.at(str(path), "is damaged", mend)
 
 
-def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, steps: int, effective: int) -> None:
+def check_same_run(
+    run_dir: Path, config: RunConfig, data_fingerprint: str, steps: int, effective: int, batching: str
+) -> None:
     """Refuse to continue a run whose settings, data, batch or length differ from those it began with.
 
     The batch may be made up otherwise, of more processes with fewer rows each, as long as a step sees as many rows.
@@ -127,7 +129,7 @@ def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, step
     path = run_dir / "plan.json"
     if not path.exists() or not _has_progress(run_dir):
         return
-    stored = _read(path, "config", "data", "batch")
+    stored = _read(path, "config", "data", "batch", "resolved")
     then, now = _flat(stored["config"]), _flat(config_to_dict(config))
     anew = "choose another name, or start anew in its place with resume=none"
     mend = f"{anew}, or allow it with 'allow_change=[{{}}]'"
@@ -144,6 +146,10 @@ def check_same_run(run_dir: Path, config: RunConfig, data_fingerprint: str, step
     if rows != effective:
         what = f"with processes and accumulation it makes {effective} rows a step, and {run_dir} has {rows}"
         faults.append(Fault("training.batch_size", what, f"choose them so that their product is {rows}"))
+    before = stored["resolved"]["batching"]
+    if (before == "grouped") != (batching == "grouped"):  # flat and padded batches hold the same rows
+        what = f"was {before!r} when {run_dir} began, and is {batching!r} on this machine"
+        faults.append(Fault("training.batching", what, f"set training.batching={before}"))
     if stored["data"]["fingerprint"] != data_fingerprint and "data" not in config.allow_change and not faults:
         what = f"the rows differ from those that {run_dir} began with"
         faults.append(Fault("data.train", what, mend.format("data")))
@@ -163,7 +169,7 @@ def _has_progress(run_dir: Path) -> bool:
 
 def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The settings whose values differ; where an option differs, its own settings say nothing more."""
-    free = (*NOT_IDENTITY, "training.batch_size", "training.accumulation")
+    free = (*NOT_IDENTITY, "training.batch_size", "training.accumulation", "training.batching")
     keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _within(key, free)]
     options = {key.rpartition(".")[0] for key in keys if key.endswith(".option")}
     return [key for key in keys if key.endswith(".option") or key.partition(".")[0] not in options]

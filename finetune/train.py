@@ -22,7 +22,7 @@ def train(plan: RunPlan) -> None:
     """Train one run in this process, which may be one of several; its directory is claimed already."""
     from transformers import PrinterCallback
 
-    from finetune import adapter, callbacks
+    from finetune import adapter, callbacks, flat
     from finetune.data.prepare import held_out_rows, ordered_rows
     from finetune.tokenizer import load_tokenizer
 
@@ -34,7 +34,7 @@ def train(plan: RunPlan) -> None:
         steps=plan.batch.steps,
         effective_batch=plan.batch.effective,
         seed=config.seed,
-        group_by_length=config.training.group_by_length,
+        group_by_length=plan.resolved.batching == "grouped",
     )
     held_out = held_out_rows(plan.data.held_out) if plan.batch.eval_every and plan.data.held_out else None
 
@@ -47,6 +47,8 @@ def train(plan: RunPlan) -> None:
         raise RunFailed(f"{what}; start the run with `{plan.command}`")
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
     tuned = weights.load(plan, tokenizer)
+    if plan.resolved.batching == "flat":
+        flat.check(tuned, rows)
 
     # 3. TRL's trainer, watched.
     tracking.set_up(config.tracking, plan.run_dir)

@@ -48,8 +48,8 @@ OWNED: dict[str, str] = {
     "max_grad_norm": "training.max_grad_norm",
     "optim": "training.optimizer",
     "gradient_checkpointing": "training.gradient_checkpointing",
-    "train_sampling_strategy": "training.group_by_length",
-    "shuffle_dataset": "training.group_by_length",
+    "train_sampling_strategy": "training.batching",
+    "shuffle_dataset": "training.batching",
     "logging_steps": "training.log_every",
     "logging_strategy": "training.log_every",
     "save_steps": "training.save_every",
@@ -75,10 +75,10 @@ OWNED: dict[str, str] = {
     "fsdp_config": "parallel",
     "use_cpu": "launch",
     "disable_tqdm": "tracking",
-    "packing": "training.group_by_length",
-    "packing_strategy": "training.group_by_length",
-    "eval_packing": "training.group_by_length",
-    "padding_free": "training.group_by_length",
+    "packing": "training.batching",
+    "packing_strategy": "training.batching",
+    "eval_packing": "training.batching",
+    "padding_free": "training.batching",
     "dataset_text_field": "data.columns",
     "dataset_kwargs": "data",
     "dataset_num_proc": "data",
@@ -116,6 +116,7 @@ def build_args(plan: RunPlan) -> Any:
             # The rows come tokenised and masked, so TRL neither tokenises, truncates nor packs them.
             "dataset_kwargs": {"skip_prepare_dataset": True},
             "max_length": None,
+            "padding_free": plan.resolved.batching == "flat",
             **plan.config.method.trl,
         }
     )

@@ -27,7 +27,7 @@ OVERRIDES: list[tuple[int, str, str]] = [
     (3, f"{NUMBER}=[1]", f"{NUMBER}: [1] is not a number"),
     (3, "training.batch_size=1.5", "training.batch_size: '1.5' is not a whole number"),
     (3, "training.batch_size=true", "training.batch_size: 'true' is not a whole number"),
-    (3, "training.group_by_length=2", "training.group_by_length: '2' is not true or false"),
+    (3, "training.gradient_checkpointing=2", "training.gradient_checkpointing: '2' is not true or false"),
     (3, "training.batch_size=null", "training.batch_size: may not be null"),
     (3, "tuning.targets=q_proj", "tuning.targets: 'q_proj' is not a list; write tuning.targets=[q_proj]"),
     (3, "training=3", "training: 3 is not a mapping; set one of its keys: training.<key>"),

@@ -60,6 +60,15 @@ def test_flash_attention_is_taken_where_it_is_installed_and_exact() -> None:
     assert plan(machine=CPU, flash_attention=True).resolved.attention == "sdpa"
 
 
+def test_batches_are_flat_where_that_is_exact_and_cheap() -> None:
+    assert plan().resolved.batching == "flat"
+    long = replace(rows(), train=replace(rows().train, tokens=1000 * 2000))
+    assert plan(data=long).resolved.batching == "grouped"
+    assert plan(data=long, machine=GPU, flash_attention=True).resolved.batching == "flat"
+    assert plan(base=replace(model(), model_type="gpt2")).resolved.batching == "grouped"
+    assert plan("training.batching=padded").resolved.batching == "padded"
+
+
 def test_an_adapter_gets_ten_times_the_rate_of_full_tuning() -> None:
     lora, full = plan("tuning=lora", machine=GPU), plan("tuning=full", machine=GPU)
     assert lora.resolved.learning_rate == pytest.approx(10 * full.resolved.learning_rate)

@@ -25,6 +25,7 @@ def stored(run_dir: Path, *overrides: str, steps: int = 10, finished: bool = Fal
         "config": config_to_dict(composed(*overrides).config),
         "data": {"fingerprint": "a"},
         "batch": {"steps": steps, "effective": 8},
+        "resolved": {"batching": "flat"},
     }
     write_json(run_dir / "plan.json", plan)
     (run_dir / "checkpoints" / "checkpoint-5").mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def test_a_given_name_is_the_directory() -> None:
 def test_a_changed_setting_is_refused_with_both_values_and_the_way_out(tmp_path: Path) -> None:
     stored(tmp_path)
     with pytest.raises(UserError) as error:
-        check_same_run(tmp_path, composed("seed=7", "training.weight_decay=0.1").config, "a", 10, 8)
+        check_same_run(tmp_path, composed("seed=7", "training.weight_decay=0.1").config, "a", 10, 8, "flat")
     said = [str(fault) for fault in error.value.faults]
     assert any(
         line.startswith("seed: was 42") and "is now 7" in line and "allow_change=[seed]" in line for line in said
@@ -58,8 +59,8 @@ def test_a_changed_setting_is_refused_with_both_values_and_the_way_out(tmp_path:
 
 def test_what_may_change_may_change(tmp_path: Path) -> None:
     stored(tmp_path)
-    check_same_run(tmp_path, composed("training.epochs=9", "training.log_every=1").config, "a", 30, 8)
-    check_same_run(tmp_path, composed("seed=7", "allow_change=[seed]").config, "a", 10, 8)
+    check_same_run(tmp_path, composed("training.epochs=9", "training.log_every=1").config, "a", 30, 8, "flat")
+    check_same_run(tmp_path, composed("seed=7", "allow_change=[seed]").config, "a", 10, 8, "flat")
 
 
 @pytest.mark.parametrize("key", ["tuning.rank=4", "training.optimizer=adafactor", "tuning.dora=true"])
@@ -67,41 +68,48 @@ def test_what_decides_the_shape_of_the_weights_is_never_allowed(key: str, tmp_pa
     stored(tmp_path)
     name = key.partition("=")[0]
     with pytest.raises(UserError, match=name) as error:
-        check_same_run(tmp_path, composed(key, f"allow_change=[{name}]").config, "a", 10, 8)
+        check_same_run(tmp_path, composed(key, f"allow_change=[{name}]").config, "a", 10, 8, "flat")
     assert "allow it" not in str(error.value) and "resume=none" in str(error.value)
 
 
 def test_another_tuning_is_one_fault_not_one_for_each_of_its_settings(tmp_path: Path) -> None:
     stored(tmp_path)
     with pytest.raises(UserError) as error:
-        check_same_run(tmp_path, composed("tuning=full").config, "a", 10, 8)
+        check_same_run(tmp_path, composed("tuning=full").config, "a", 10, 8, "flat")
     assert [fault.where for fault in error.value.faults] == ["tuning.option"]
 
 
 def test_a_run_that_made_no_checkpoint_binds_nobody(tmp_path: Path) -> None:
     stored(tmp_path)
     (tmp_path / "checkpoints" / "checkpoint-5").rmdir()
-    check_same_run(tmp_path, composed("tuning=full", "seed=7").config, "other", 10, 8)
+    check_same_run(tmp_path, composed("tuning=full", "seed=7").config, "other", 10, 8, "flat")
 
 
 def test_changed_rows_are_refused(tmp_path: Path) -> None:
     stored(tmp_path)
     with pytest.raises(UserError, match="the rows differ"):
-        check_same_run(tmp_path, composed().config, "other", 10, 8)
+        check_same_run(tmp_path, composed().config, "other", 10, 8, "flat")
 
 
 def test_a_batch_may_be_made_up_otherwise_but_not_be_another(tmp_path: Path) -> None:
     stored(tmp_path)
     other = ("training.batch_size=2", "training.accumulation=2", "launch.processes=2")
-    check_same_run(tmp_path, composed(*other).config, "a", 10, 8)
+    check_same_run(tmp_path, composed(*other).config, "a", 10, 8, "flat")
     with pytest.raises(UserError, match=r"makes 16 rows a step.*has 8; choose them so that their product is 8"):
-        check_same_run(tmp_path, composed("launch.processes=2").config, "a", 10, 16)
+        check_same_run(tmp_path, composed("launch.processes=2").config, "a", 10, 16, "flat")
+
+
+def test_an_order_of_rows_is_not_left_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    stored(tmp_path)
+    check_same_run(tmp_path, composed("training.batching=padded").config, "a", 10, 8, "padded")
+    with pytest.raises(UserError, match=r"set training\.batching=flat"):
+        check_same_run(tmp_path, composed().config, "a", 10, 8, "grouped")
 
 
 def test_a_finished_run_is_not_made_shorter(tmp_path: Path) -> None:
     stored(tmp_path, finished=True)
     with pytest.raises(UserError, match="5 steps are fewer than the 10"):
-        check_same_run(tmp_path, composed().config, "a", 5, 8)
+        check_same_run(tmp_path, composed().config, "a", 5, 8, "flat")
 
 
 def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def command(json_output: bool) -> int:
 def train(say: Say) -> dict[str, Any]:
     """What `finetune train --recipe support-json name=demo` does."""
     from finetune.compose import compose
-    from finetune.launch import foresee, launch
+    from finetune.launch import foresee, launch, refuse_another
     from finetune.plan import plan_run
     from finetune.plan.text import describe, describe_outcome
 
@@ -47,9 +47,7 @@ def train(say: Say) -> dict[str, Any]:
     plan = plan_run(composed)
     run_dir = Path(plan.run_dir)
     try:
-        check_same_run(
-            run_dir, plan.config, plan.data.fingerprint, plan.batch.steps, plan.batch.effective, plan.resolved.batching
-        )
+        refuse_another(plan)
     except UserError:
         mend = f"remove that folder, or move it away, and run `finetune {NAME}` again"
         raise UserError.at(str(run_dir), "holds a run other than this demo's", mend) from None

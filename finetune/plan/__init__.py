@@ -34,6 +34,8 @@ PLAN_FILE = "plan.json"
 USABLE_MEMORY = 0.85
 # Most evaluations and checkpoints that a run makes when their cadence is not given.
 MOST_EVALUATIONS = 5
+# Longest row over the mean up to which rows are padded: that costs less than a mask does.
+LIKE_LENGTH = 1.25
 # Tokens of a flat batch up to which a mask over the whole batch costs less than padding does.
 FLAT_TOKENS = 4096
 # Families whose attention keeps the rows of a flat batch apart by their positions; a run checks its own model anyway.
@@ -282,6 +284,8 @@ def best_batching(config: RunConfig, facts: Facts, attention: str) -> tuple[str,
     """
     train = facts.data.train
     tokens = config.training.batch_size * train.tokens / max(1, train.rows)
+    if train.longest * train.rows <= LIKE_LENGTH * train.tokens:
+        return "padded", "the rows are of like length, so there is little to pad"
     if facts.model.model_type not in KEEP_ROWS_APART or facts.model.trust_remote_code:
         return "grouped", f"{facts.model.model_type} is not known to keep the rows of a flat batch apart"
     if attention.startswith("flash"):

@@ -62,10 +62,12 @@ def test_flash_attention_is_taken_where_it_is_installed_and_exact() -> None:
 
 def test_batches_are_flat_where_that_is_exact_and_cheap() -> None:
     assert plan().resolved.batching == "flat"
-    long = replace(rows(), train=replace(rows().train, tokens=1000 * 2000))
+    long = replace(rows(), train=replace(rows().train, tokens=1000 * 2000, longest=8000))
     assert plan(data=long).resolved.batching == "grouped"
     assert plan(data=long, machine=GPU, flash_attention=True).resolved.batching == "flat"
     assert plan(base=replace(model(), model_type="gpt2")).resolved.batching == "grouped"
+    alike = replace(rows(), train=replace(rows().train, longest=100))
+    assert plan(data=alike).resolved.batching == "padded"
     assert plan("training.batching=padded").resolved.batching == "padded"
 
 

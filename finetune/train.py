@@ -47,8 +47,6 @@ def train(plan: RunPlan) -> None:
         raise RunFailed(f"{what}; start the run with `{plan.command}`")
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
     tuned = weights.load(plan, tokenizer)
-    if plan.resolved.batching == "flat":
-        flat.check(tuned, rows)
 
     # 3. TRL's trainer, watched.
     tracking.set_up(config.tracking, plan.run_dir)
@@ -58,6 +56,8 @@ def train(plan: RunPlan) -> None:
         trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)
     if config.parallel.option == "ddp":
         adapter.keep_in_fp32(trainer.model)
+        if plan.resolved.batching == "flat":
+            flat.check(trainer.model, rows, trainer.accelerator.autocast())
     trainer.remove_callback(PrinterCallback)  # stdout is for results
 
     # 4. Train, or go on training.

@@ -86,7 +86,7 @@ def test_rows_77_and_78_checkpoints_that_are_all_damaged_are_listed(finetune: Ru
 CHANGES = [
     (("seed=7",), "seed: was 42 when runs/x began, is now 7; choose another name, or start anew in its place with resume=none, or allow it with 'allow_change=[seed]'"),
     (("training.learning_rate=1e-3",), "training.learning_rate: was None when runs/x began, is now 0.001; choose another name"),
-    (("training.accumulation=2",), "training.accumulation: was 1 when runs/x began, is now 2; choose another name"),
+    (("training.accumulation=2",), "training.batch_size: with processes and accumulation it makes 4 rows a step, and runs/x has 2; choose them so that their product is 2"),
     (("data.eval_share=0.3",), "data.eval_share: was 0.1 when runs/x began, is now 0.3; choose another name"),
     (("tuning.rank=4", "allow_change=[tuning.rank]"), "tuning.rank: was 16 when runs/x began, is now 4; choose another name, or start anew in its place with resume=none"),
     (("tuning=full",), "tuning.option: was 'lora' when runs/x began, is now 'full'; choose another name"),

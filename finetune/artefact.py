@@ -39,8 +39,15 @@ def snapshot(model: Any) -> dict[str, str]:
 def _digest(tensor: torch.Tensor) -> str:
     import torch
 
-    part = tensor.detach().flatten()[:WATCHED_NUMBERS].to("cpu").contiguous()
+    part = _local(tensor).flatten()[:WATCHED_NUMBERS].to("cpu").contiguous()
     return hashlib.sha256(part.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def _local(tensor: Any) -> torch.Tensor:
+    """What this rank holds of a tensor that FSDP (a DTensor) or ZeRO-3 (`ds_tensor`) has shared out."""
+    part = tensor.ds_tensor if hasattr(tensor, "ds_tensor") else tensor
+    part = part.to_local() if hasattr(part, "to_local") else part
+    return part.detach()
 
 
 def changed_since(before: Mapping[str, str], model: Any) -> None:
@@ -51,7 +58,7 @@ def changed_since(before: Mapping[str, str], model: Any) -> None:
     import torch
 
     now = dict(model.named_parameters())
-    broken = [name for name in before if not torch.isfinite(now[name].detach()).all()]
+    broken = [name for name in before if not torch.isfinite(_local(now[name])).all()]
     if broken:
         raise RunFailed(
             f"{listed(broken, most=3)} is no longer finite after the first step; lower training.learning_rate"

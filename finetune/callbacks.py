@@ -32,7 +32,7 @@ from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly
 from finetune.log import rank
 from finetune.plan import RunPlan
 from finetune.plan.checks import seconds
-from finetune.rundir import CHECKPOINTS
+from finetune.rundir import CHECKPOINTS, write_text
 
 METRICS = "metrics.jsonl"
 # A rank that has not reached the end of its step this long after it was told to stop is ended by the system.
@@ -92,7 +92,8 @@ class NumberGuard(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        for name in ("loss", "grad_norm", "eval_loss"):
+        # In fp16 a step whose gradients overflow is skipped and the loss scaled down: no fault by itself.
+        for name in ("loss", "eval_loss") if args.fp16 else ("loss", "grad_norm", "eval_loss"):
             value = logs.get(name, 0.0)
             if not math.isfinite(value):
                 since = f"after step {state.global_step - args.logging_steps:.0f}"
@@ -119,7 +120,9 @@ class LearningGuard(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
         # The schedule starts at zero, so the first step may be idle by design; by the second something has moved.
-        if self.before and (state.global_step == self.resume_step + 2 or state.global_step == state.max_steps):
+        # In fp16 the first steps may be skipped until the loss is scaled right.
+        first = self.resume_step + (20 if args.fp16 else 2)
+        if self.before and (state.global_step == first or state.global_step == state.max_steps):
             artefact.changed_since(self.before, model)
             self.before = {}
 
@@ -191,7 +194,7 @@ def forget_after(path: Path, step: int) -> None:
             break
         if row["step"] <= step:
             kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    write_text(path, "".join(kept))
 
 
 class Lines:
@@ -292,6 +295,7 @@ class Stops(TrainerCallback):  # type: ignore[misc]
         try:
             yield
         finally:
+            signal.alarm(0)
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -304,13 +308,15 @@ class Stops(TrainerCallback):  # type: ignore[misc]
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(GRACE_SECONDS)
         elif rank() == 0:
-            print("\nfinishing the step and saving; once more stops at once", file=sys.stderr)
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nfinishing the step and saving; once more stops at once\n")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         self.out_of_time = self.limit is not None and time.monotonic() - self.started > self.limit
         self.signal, self.out_of_time = agree(self.signal, self.out_of_time, args)
+        signal.alarm(0)  # every rank is there: saving may take as long as it takes
         self.finished = state.global_step >= state.max_steps
         if (self.signal is not None or self.out_of_time) and not self.finished:
             control.should_save = control.should_training_stop = control.should_log = True
@@ -338,7 +344,7 @@ def agree(number: int | None, out_of_time: bool, args: TrainingArguments) -> tup
     return number or None, bool(late)
 
 
-def mean_loss(path: Path) -> float:
+def mean_loss(path: Path) -> float | None:
     """The mean training loss over all steps of a run, from its metrics."""
     total, last = 0.0, 0
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -346,4 +352,4 @@ def mean_loss(path: Path) -> float:
         if "loss" in row:
             total += row["loss"] * (row["step"] - last)
             last = row["step"]
-    return total / last if last else math.nan
+    return round(total / last, 6) if last else None

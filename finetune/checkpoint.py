@@ -62,6 +62,13 @@ def verify(folder: Path) -> str | None:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     except (ValueError, KeyError):
         return "its manifest is unreadable"
+    try:
+        return _first_damage(folder, files)
+    except OSError as error:  # another process may be deleting it
+        return f"cannot be read ({error.strerror})"
+
+
+def _first_damage(folder: Path, files: dict[str, Any]) -> str | None:
     for name, expected in files.items():
         path = folder / name
         if not path.exists():

@@ -15,8 +15,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -50,6 +50,10 @@ def launch(plan: RunPlan, composed: Composed) -> dict[str, Any]:
     if done := already_finished(plan):
         return done
     with failing_in_words(plan), claimed(run_dir):
+        # Another process may have gone on with the run between the look at it and the claim.
+        plan = foresee(plan)
+        if done := already_finished(plan):
+            return done
         plan = begin(plan, composed)
         LAUNCHERS[plan.resolved.launcher](plan)
         return finish(run_dir)
@@ -87,6 +91,10 @@ def already_finished(plan: RunPlan) -> dict[str, Any] | None:
     outcome = read_outcome(Path(plan.run_dir))
     if outcome is None or outcome["planned_steps"] < plan.batch.steps:
         return None
+    if not Path(outcome["artefact"]).is_dir():
+        raise UserError.at(
+            outcome["artefact"], "the run has finished, but its result is gone", "make it anew with resume=none"
+        )
     return {**outcome, "status": "already_finished"}
 
 
@@ -157,6 +165,7 @@ def _inline(plan: RunPlan) -> None:
 
     if plan.machine.device == "cuda" and plan.machine.devices > 1:
         # One process trains on one GPU; with several in sight Trainer would wrap the model in DataParallel.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver counted them
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[0]
     train(plan)
@@ -167,11 +176,12 @@ def _accelerate(plan: RunPlan) -> None:
     run_dir = Path(plan.run_dir)
     write_text(run_dir / "accelerate.yaml", yaml.safe_dump(accelerate_config(plan), sort_keys=True))
     threads = max(1, plan.machine.cores // plan.batch.processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    child = subprocess.Popen(rank_command(plan), env=environment, start_new_session=True)
-    received = _forward_signals(child)
-    code = child.wait()
-    if received:
+    environment = {"OMP_NUM_THREADS": str(threads), "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
+    with _signals_passed_on() as ranks:
+        ranks.child = subprocess.Popen(rank_command(plan), env=environment, start_new_session=True)
+        code = ranks.child.wait()
+    received = ranks.received
+    if received and read_outcome(run_dir) is None:
         raise Interrupted(f"stopped; continue with:\n  {plan.command}", 128 + received[0])
     if code != 0:
         raise first_failure(run_dir, plan.command)
@@ -181,20 +191,31 @@ def _accelerate(plan: RunPlan) -> None:
 LAUNCHERS: dict[str, Callable[[RunPlan], None]] = {"inline": _inline, "accelerate": _accelerate}
 
 
-def _forward_signals(child: subprocess.Popen[bytes]) -> list[int]:
+@dataclasses.dataclass
+class _Ranks:
+    """The process that starts the ranks, and the signals that came for it."""
+
+    child: subprocess.Popen[bytes] | None = None
+    received: list[int] = dataclasses.field(default_factory=list)
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[_Ranks]:
     """Pass the first signal on to the ranks, which save and stop; a second one ends them at once."""
-    received: list[int] = []
+    ranks = _Ranks()
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if received:
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.send_signal(number)
-        received.append(number)
+        if ranks.child is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(ranks.child.pid, signal.SIGKILL) if ranks.received else ranks.child.send_signal(number)
+        ranks.received.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, forward)
-    return received
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ranks
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def first_failure(run_dir: Path, command: str) -> FinetuneError:
@@ -287,9 +308,12 @@ def _lead(composed: Composed, word: Path) -> int:
     with failing_in_words(plan), claimed(run_dir):
         for stale in run_dir.glob(".ready-*"):
             stale.unlink()
-        plan = begin(plan, composed)
+        plan = begin(foresee(plan), composed)
         write_json(word, {"run_dir": str(run_dir)})
-        train(plan)
+        if plan.batch.processes == 1:
+            _inline(plan)
+        else:
+            train(plan)
         finish(run_dir)
     return 0
 

@@ -82,7 +82,7 @@ def train(plan: RunPlan) -> None:
             "status": "resumed" if resume_step else "finished",
             "steps": trainer.state.global_step,
             "planned_steps": plan.batch.steps,
-            "train_loss": round(callbacks.mean_loss(run_dir / callbacks.METRICS), 6),
+            "train_loss": callbacks.mean_loss(run_dir / callbacks.METRICS),
             "train_seconds": round(seconds, 2),
             "artefact": str(saved),
         }

@@ -43,6 +43,8 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     line = f"{result['verdict']}: tuned against {baseline}, {what} {found}, p {p}), on {rows} held-out rows"
     if result["verdict"] != "inconclusive" or not result["underpowered"]:
         return line
+    if against["detectable"] >= 1 and result["metric"] in METRICS:
+        return f"{line}; underpowered: so few rows can show no difference at all"
     least = _gap(against["detectable"], result, sign="")
     return f"{line}; underpowered: so few rows show only differences over {least}"
 

@@ -87,6 +87,10 @@ OWNED: dict[str, str] = {
     "eos_token": "model.chat_template",
     "remove_unused_columns": "data",
     "push_to_hub": "output_dir",
+    "save_only_model": "training.save_every",
+    "ignore_data_skip": "resume",
+    "accelerator_config": "launch",
+    "logging_nan_inf_filter": "training.log_every",
 }
 
 

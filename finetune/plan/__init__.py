@@ -21,6 +21,7 @@ from finetune.data.prepare import PreparedData, SplitFacts, prepare
 from finetune.data.preview import sample
 from finetune.errors import UserError
 from finetune.failures import explained
+from finetune.flat import KEEP_ROWS_APART
 from finetune.machine import Machine, check_floors, look
 from finetune.methods import METHODS
 from finetune.model_files import AdapterFacts, ModelFacts, inspect_model
@@ -38,8 +39,6 @@ MOST_EVALUATIONS = 5
 LIKE_LENGTH = 1.25
 # Tokens of a flat batch up to which a mask over the whole batch costs less than padding does.
 FLAT_TOKENS = 4096
-# Families whose attention keeps the rows of a flat batch apart by their positions; a run checks its own model anyway.
-KEEP_ROWS_APART = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "smollm3")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from finetune import adapter
 from finetune.config import AccelerateLaunch, LoraTuning, QloraTuning, RunConfig
 from finetune.data.prepare import PreparedData
 from finetune.errors import Fault
+from finetune.flat import KEEP_ROWS_APART
 from finetune.machine import Machine
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, check_quantization
@@ -47,6 +48,10 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
 def check_facts(config: RunConfig, sources: dict[str, str], model: ModelFacts, data: PreparedData) -> list[Fault]:
     """Contradictions between the settings and what model and rows turned out to be."""
     faults = adapter.check_tuning(config.tuning, model) + check_quantization(model, config.tuning.option)
+    sharded_flat = config.training.batching == "flat" and config.parallel.option != "ddp"
+    if sharded_flat and model.model_type not in KEEP_ROWS_APART:
+        what = f"{model.model_type} is not known to keep rows apart, which cannot be tried on shared-out weights"
+        faults.append(Fault("training.batching", what, "use grouped, or parallel=ddp"))
     faults += METHODS[config.method.option].check(config.method, sources, data)
     if data.held_out is None:
         for key in ("training.eval_every", "training.early_stopping", "training.keep_best"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from finetune.config import LaunchConfig, MethodConfig, ParallelConfig, TrackingConfig, TuningConfig
@@ -153,10 +154,10 @@ def describe_outcome(outcome: dict[str, Any]) -> str:
         "resumed": "continued and finished",
         "already_finished": "has finished already; nothing was done",
     }
-    run_dir = outcome["run_dir"]
+    run_dir, loss = outcome["run_dir"], outcome["train_loss"] or math.nan
     return "\n".join(
         [
-            f"{said[outcome['status']]}: {outcome['steps']} steps, training loss {outcome['train_loss']:.4f}",
+            f"{said[outcome['status']]}: {outcome['steps']} steps, training loss {loss:.4f}",
             f"  result   {outcome['artefact']}",
             f"  report   {run_dir}/report.html",
             f"next: finetune evaluate {run_dir}",

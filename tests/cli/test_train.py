@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,18 @@ def test_tensorboard_files_lie_in_the_run_directory(finetune: Run, tmp_path: Pat
     )
     assert code == 0, err
     assert list((tmp_path / "runs" / "x" / "tensorboard").glob("events.*"))
+
+
+def test_a_finished_run_whose_result_is_gone_says_so(finetune: Run, tmp_path: Path, chat_file: Path) -> None:
+    command = ("train", "model=tiny", f"data.train={chat_file}", "training.max_steps=2", "name=x")
+    assert finetune(*command)[0] == 0
+    shutil.rmtree(tmp_path / "runs" / "x" / "adapter")
+    code, _, err = finetune(*command)
+    assert code == 2 and "its result is gone; make it anew with resume=none" in err
+    assert finetune(*command, "resume=none")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["save_only_model", "ignore_data_skip", "logging_nan_inf_filter", "padding_free"])
+def test_what_would_undo_a_promise_is_not_passed_on(finetune: Run, chat_file: Path, name: str) -> None:
+    code, _, err = finetune("plan", "model=tiny", f"data.train={chat_file}", f"method.trl.{name}=true")
+    assert code == 2 and f"method.trl.{name}: {name} is set by" in err

@@ -264,3 +264,25 @@ def test_trl_trains_new_rows_of_both_embeddings(
         trainer.train()
         for layer, old in zip(layers, before, strict=True):
             assert (layer.weight.detach() != old).any(dim=1).nonzero().flatten().tolist() == [320]
+
+
+def test_shared_out_weights_are_watched_too(random_model_folder: Path, tmp_path: Path) -> None:
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from transformers import AutoModelForCausalLM
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(random_model_folder)
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        before = snapshot(model)
+        with pytest.raises(RunFailed, match="changed nothing"):
+            changed_since(before, model)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(2)
+        changed_since(before, model)
+    finally:
+        dist.destroy_process_group()

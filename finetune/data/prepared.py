@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def find(root: Path, key: str) -> PreparedData | None:
 
 def remember(root: Path, key: str, fingerprint: str) -> None:
     """Let `find` find a fingerprint under a key."""
-    temporary = root / f".{key}.{os.getpid()}.tmp"
+    temporary = root / f".{key}.{os.getpid()}.{threading.get_ident()}.tmp"
     temporary.write_text(fingerprint, encoding="utf-8")
     temporary.replace(root / f"{key}.key")
 

@@ -26,7 +26,7 @@ def train(plan: RunPlan) -> None:
     from finetune.data.prepare import held_out_rows, ordered_rows
     from finetune.tokenizer import load_tokenizer
 
-    config, run_dir = plan.config, Path(plan.run_dir)
+    config = plan.config
 
     # 1. The rows, in the order in which they are trained.
     rows, token_counts = ordered_rows(
@@ -77,16 +77,23 @@ def train(plan: RunPlan) -> None:
     # 5. Save the result, and prove that it is what was trained.
     saved = weights.save(plan, trainer, tokenizer)
     if rank() == 0:
-        outcome = {
-            "run_dir": str(run_dir),
-            "status": "resumed" if resume_step else "finished",
-            "steps": trainer.state.global_step,
-            "planned_steps": plan.batch.steps,
-            "train_loss": callbacks.mean_loss(run_dir / callbacks.METRICS),
-            "train_seconds": round(seconds, 2),
-            "artefact": str(saved),
-        }
-        write_json(run_dir / OUTCOME, outcome)
+        leave_outcome(plan, saved, resume_step, trainer.state.global_step, seconds)
+
+
+def leave_outcome(plan: RunPlan, saved: Path | None, resume_step: int, steps: int, seconds: float) -> None:
+    """Say in the run directory that the run is done, and how it went."""
+    from finetune.callbacks import METRICS, mean_loss
+
+    outcome = {
+        "run_dir": plan.run_dir,
+        "status": "resumed" if resume_step else "finished",
+        "steps": steps,
+        "planned_steps": plan.batch.steps,
+        "train_loss": mean_loss(Path(plan.run_dir) / METRICS),
+        "train_seconds": round(seconds, 2),
+        "artefact": str(saved),
+    }
+    write_json(Path(plan.run_dir) / OUTCOME, outcome)
 
 
 if __name__ == "__main__":

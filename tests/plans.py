@@ -6,7 +6,8 @@ from finetune.compose import Composed, compose
 from finetune.data.prepare import PreparedData, SplitFacts
 from finetune.machine import Machine
 from finetune.model_files import ModelFacts
-from finetune.plan import Facts, RunPlan, make_plan
+from finetune.plan import RunPlan, make_plan
+from finetune.plan.facts import Facts
 
 CPU = Machine("cpu", "a processor", 1, 16 * 2**30, False, 2, {"torch": "2.13.0"})
 GPU = Machine("cuda", "NVIDIA H200", 1, 139 * 2**30, True, 16, {"torch": "2.13.0"})

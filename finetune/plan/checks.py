@@ -20,7 +20,7 @@ from finetune.model_files import ModelFacts, check_quantization
 from finetune.plan.memory import MemoryEstimate
 
 if TYPE_CHECKING:
-    from finetune.plan import BatchPlan
+    from finetune.plan.batches import BatchPlan
 
 SPANS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 # Processes that any computer bears, for trying things out.

@@ -384,7 +384,7 @@ def test_the_learning_rates_that_are_documented_are_those_of_the_plan() -> None:
     from dataclasses import replace
 
     from finetune.model_files import inspect_model
-    from finetune.plan import best_rate
+    from finetune.plan.table import best_rate
 
     sizes = {"below 50 million": (1e6, 49e6), "below a billion": (5e7, 999e6), "a billion and more": (1e9, 7e10)}
     tiny = inspect_model("tiny")

@@ -1,0 +1,73 @@
+"""The facts that a plan stands on: the model from its files, the rows prepared, the machine looked at."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from finetune import adapter
+from finetune.config import RunConfig
+from finetune.data.prepare import PreparedData, prepare
+from finetune.data.preview import sample
+from finetune.errors import UserError
+from finetune.failures import explained
+from finetune.machine import Machine
+from finetune.methods import METHODS
+from finetune.model_files import ModelFacts, inspect_model
+from finetune.rundir import run_directory
+from finetune.tokenizer import load_with_padding, stop_ids
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found out before deciding anything."""
+
+    model: ModelFacts
+    data: PreparedData
+    machine: Machine
+    flash_attention: bool  # the package is installed
+    padding: str = ""  # the padding token, and why it is that one
+    preview: str = ""  # one row as the model will see it
+    new_rows: tuple[int, ...] = ()  # ids of the tokens whose rows are added or trained by themselves
+
+
+def gather(config: RunConfig, machine: Machine) -> Facts:
+    """Read the model's files and prepare the rows."""
+    model = inspect_model(config.model.name, config.model.revision, config.model.trust_remote_code)
+    max_length = config.data.max_length or longest_possible(model)
+    if model.context and max_length > model.context:
+        where, what = (
+            "data.max_length",
+            f"{max_length} is more than the model's context of {model.context} tokens",
+        )
+        raise UserError.at(where, what, f"use at most {model.context}")
+    tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
+    method = METHODS[config.method.option]
+    cache = run_directory(config).parent / ".prepared"
+    with explained(cache):
+        data = prepare(
+            config.data,
+            learn=method.learned_tokens(config.method),
+            shapes=method.ROW_SHAPE,
+            tokenizer=tokenizer,
+            stop_ids=stop_ids(model, tokenizer),
+            max_length=max_length,
+            seed=config.seed,
+            cache=str(cache),
+        )
+    new_rows = adapter.new_token_ids(tokenizer, model, config.tuning.new_tokens)
+    flash_attention = importlib.util.find_spec("flash_attn") is not None
+    return Facts(
+        model=model,
+        data=data,
+        machine=machine,
+        flash_attention=flash_attention,
+        padding=f"{padding.token} ({padding.reason})",
+        preview=sample(data, tokenizer),
+        new_rows=new_rows,
+    )
+
+
+def longest_possible(model: ModelFacts) -> int:
+    """The longest row that a model takes, where nothing shorter is asked for."""
+    return model.context or 4096

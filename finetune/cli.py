@@ -72,15 +72,36 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"finetune {__version__}")
         return 0
-    name, rest = arguments[0], arguments[1:]
+    name, rest = _find_verb(arguments)
+    if name not in VERBS and ("--help" in rest or "-h" in rest or not rest):
+        print(_overview(name))
+        return 0
     if name not in VERBS:
-        raise UserError.at(name, "no such command", did_you_mean(name, VERBS) or f"known are {', '.join(VERBS)}")
+        raise _no_such_verb(name, rest[0])
     if "--help" in rest or "-h" in rest:
         print(_help(name))
         return 0
     command = _parse(name, rest)
     log.set_up(command.debug)
     return VERBS[name].run(command)
+
+
+def _find_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb that is meant, of one word or two, or the first word of several verbs; and what follows it."""
+    first = arguments[0]
+    if any(name.startswith(f"{first} ") for name in VERBS):
+        two = " ".join(arguments[:2])
+        return (two, arguments[2:]) if two in VERBS else (first, arguments[1:])
+    if first not in VERBS:
+        raise _no_such_verb("", first)
+    return first, arguments[1:]
+
+
+def _no_such_verb(family: str, word: str) -> UserError:
+    known = list(dict.fromkeys(name.removeprefix(f"{family} ") for name in VERBS if name.startswith(family)))
+    known = known if family else list(dict.fromkeys(name.partition(" ")[0] for name in known))
+    where = f"{family} {word}".strip()
+    return UserError.at(where, "no such command", did_you_mean(word, known) or f"known are {', '.join(known)}")
 
 
 # The verbs
@@ -219,9 +240,11 @@ def _shown_flag(verb: str, flag: str) -> str:
 # Help and messages
 
 
-def _overview() -> str:
+def _overview(family: str = "") -> str:
     lines = ["usage: finetune <command> [argument …] [key=value …] [--flags]", "", "commands:"]
-    lines += [f"  {name:<10} {verb.summary}" for name, verb in VERBS.items()]
+    shown = {name: verb for name, verb in VERBS.items() if name.startswith(family)}
+    width = max(map(len, shown)) + 2
+    lines += [f"  {name:<{width}} {verb.summary}" for name, verb in shown.items()]
     lines += ["", "start with:", "  finetune demo", "  finetune train model=tiny data.train=my.jsonl"]
     return "\n".join([*lines, "", "`finetune <command> --help` says more about each."])
 

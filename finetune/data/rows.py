@@ -67,3 +67,20 @@ def unrolled(row: Chat) -> list[Chat]:
     """The conversation as one row for each of its answers, each to be learned as the last of its row."""
     ends = [index + 1 for index, message in enumerate(row.messages) if message["role"] == "assistant"]
     return [replace(row, messages=row.messages[:end], last=True) for end in ends]
+
+
+def question(row: Row) -> str:
+    """What is asked: everything before the last answer but the system's words; nothing for plain text."""
+    if isinstance(row, Text):
+        return ""
+    return "\n".join(message["content"] for message in row.messages[:-1] if message["role"] != "system")
+
+
+def answer(row: Row) -> str:
+    """The last answer; for plain text the text."""
+    return row.text if isinstance(row, Text) else str(row.messages[-1]["content"])
+
+
+def compared(row: Row) -> str:
+    """The text by which rows are compared: what is asked and answered, without the system's words."""
+    return row.text if isinstance(row, Text) else f"{question(row)}\n{answer(row)}"

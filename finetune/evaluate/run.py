@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config import EvaluateConfig
 from finetune.data.rows import Chat
-from finetune.errors import Fault, UserError, did_you_mean
+from finetune.errors import UserError
 from finetune.evaluate.contents import ANSWERS, EVALUATION, artefact_digest
 from finetune.evaluate.ladder import Models, answer_rows, as_json, run_ladder, run_text_ladder
 from finetune.evaluate.questions import Speech, choose_rows
@@ -95,27 +95,19 @@ def check_rows(run_dir: Path, plan: RunPlan) -> SplitFacts:
 
 def override(settings: EvaluateConfig, overrides: Sequence[str]) -> EvaluateConfig:
     """The settings of a run, changed by `evaluate.key=value`; every fault is raised at once."""
-    from finetune.settings.catalogue import converted, outside, settings_of_kind
-    from finetune.settings.overrides import parse_override, split_overrides
+    from finetune.settings.verb import read_verb
 
-    known = {setting.key: setting for setting in settings_of_kind(EvaluateConfig, "evaluate.")}
-    faults: list[Fault] = []
-    values: dict[str, Any] = {}
-    for key, raw in split_overrides(overrides, faults):
-        if key not in known:
-            faults.append(_unknown(key, list(known)))
-        elif given := parse_override(key, raw, known, faults):
-            try:
-                value = converted(known[key], given.value, given.text)
-            except ValueError as error:
-                faults.append(Fault(key, str(error)))
-                continue
-            if wrong := outside(value, known[key].metadata):
-                faults.append(Fault(key, *wrong))
-            values[key.removeprefix("evaluate.")] = value
-    if faults:
-        raise UserError(faults)
-    return replace(settings, **values)
+    paths, given = read_verb("evaluate", _Settings(settings), overrides)
+    if paths:
+        raise UserError.at(paths[0], "one run is evaluated at a time", "write settings as evaluate.key=value")
+    return given.evaluate
+
+
+@dataclass
+class _Settings:
+    """What `finetune evaluate` can be told."""
+
+    evaluate: EvaluateConfig
 
 
 def open_run(plan: RunPlan) -> tuple[Speech, Models]:
@@ -169,9 +161,3 @@ def _load(plan: RunPlan, facts: ModelFacts, tokenizer: Any) -> Any:
         device=plan.machine.device,
     )
     return model if quantization else model.to(plan.machine.device)
-
-
-def _unknown(key: str, known: Sequence[str]) -> Fault:
-    if not key.startswith("evaluate."):
-        return Fault(key, "is not a setting of the evaluation", f"a finished run takes {', '.join(known)}")
-    return Fault(key, "unknown key", did_you_mean(key, known) or f"known are {', '.join(known)}")

@@ -73,7 +73,12 @@ def sections_of(choices: Mapping[str, str]) -> set[str]:
 
 def settings_of_kind(kind: type[Any], prefix: str) -> list[Setting]:
     """The settings of one dataclass."""
-    return list(_settings(kind(), prefix))
+    return settings_in(kind(), prefix)
+
+
+def settings_in(config: Any, prefix: str = "") -> list[Setting]:
+    """The settings of a dataclass and of its sections."""
+    return list(_settings(config, prefix))
 
 
 def _settings(config: Any, prefix: str) -> Iterator[Setting]:

@@ -191,7 +191,7 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_are(make_run: Runs) 
         ("evaluate.rows=abc", "evaluate.rows", "not a whole number"),
         ("evaluate.rows=1", "evaluate.rows", ">= 2"),
         ("evaluate.few_shot=33", "evaluate.few_shot", "1..32"),
-        ("training.epochs=2", "training.epochs", "finished run"),
+        ("training.epochs=2", "training.epochs", "has no such setting"),
         ("rows", "rows", "key=value"),
     ],
 )

@@ -47,9 +47,9 @@ def candidates(
     weight = np.zeros(len(sketches.owner), dtype=np.int64)
     large = False
     for band in range(sketches.bands.shape[1]):
-        buckets = _bucketed(sketches.bands[:, band], side)
+        buckets = bucketed(sketches.bands[:, band], side)
         is_large = _is_large(buckets, side)
-        found.add(_all_pairs(buckets, ~is_large, side))
+        found.add(all_pairs(buckets, ~is_large, side))
         weight[buckets.order] += np.repeat(buckets.sizes, buckets.sizes)
         large = large or bool(is_large.any())
     if large:
@@ -81,7 +81,7 @@ class _PairSet:
         return (self._distinct >> np.uint64(32)).astype(np.int64), (self._distinct & low).astype(np.int64)
 
 
-def _bucketed(values: NDArray[Scalar], side: NDArray[np.bool_] | None) -> Bucketed:
+def bucketed(values: NDArray[Scalar], side: NDArray[np.bool_] | None) -> Bucketed:
     """Equal values brought together; within a bucket the first side comes first."""
     order = np.argsort(values, kind="stable") if side is None else np.lexsort((side, values))
     ordered = values[order]
@@ -108,7 +108,7 @@ def _is_large(buckets: Bucketed, side: NDArray[np.bool_] | None) -> NDArray[np.b
     return first * second > SMALL_PRODUCT
 
 
-def _all_pairs(buckets: Bucketed, chosen: NDArray[np.bool_], side: NDArray[np.bool_] | None) -> tuple[Places, Places]:
+def all_pairs(buckets: Bucketed, chosen: NDArray[np.bool_], side: NDArray[np.bool_] | None) -> tuple[Places, Places]:
     """All pairs within each of the chosen buckets."""
     begins, sizes = buckets.begins[chosen], buckets.sizes[chosen]
     if side is not None:
@@ -145,7 +145,7 @@ def _link_to_representatives(
     """
     family = np.zeros(len(sketches.owner), dtype=bool)
     for band in range(sketches.bands.shape[1]):
-        buckets = _bucketed(sketches.bands[:, band], side)
+        buckets = bucketed(sketches.bands[:, band], side)
         for bucket in np.flatnonzero(_is_large(buckets, side)):
             begin = buckets.begins[bucket]
             members = buckets.order[begin : begin + buckets.sizes[bucket]]
@@ -183,9 +183,9 @@ def _by_rare_shingles(
     value, holder = np.concatenate(values), np.concatenate(holders)
     inside = (holder >= 0) & family[holder]
     value, holder = value[inside], holder[inside]
-    buckets = _bucketed(value, None if side is None else side[holder])
+    buckets = bucketed(value, None if side is None else side[holder])
     own_side = None if side is None else side[holder]
-    a, b = _all_pairs(buckets, buckets.sizes <= RARE, own_side)
+    a, b = all_pairs(buckets, buckets.sizes <= RARE, own_side)
     return holder[a], holder[b]
 
 

@@ -129,7 +129,8 @@ def windows(values: Hashes, bounds: Places, size: int) -> tuple[Hashes, Places]:
     counts = np.maximum(np.diff(bounds) - size + 1, 0)
     found = _with_zero(np.cumsum(counts))
     inside = np.arange(found[-1]) + np.repeat(bounds[:-1] - found[:-1], counts)
-    return _mixed(mixed[inside]), found
+    runs: Hashes = mixed[inside]
+    return _mixed(runs), found
 
 
 def distinct(values: Hashes) -> Hashes:

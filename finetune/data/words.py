@@ -129,14 +129,14 @@ def windows(values: Hashes, bounds: Places, size: int) -> tuple[Hashes, Places]:
     counts = np.maximum(np.diff(bounds) - size + 1, 0)
     found = _with_zero(np.cumsum(counts))
     inside = np.arange(found[-1]) + np.repeat(bounds[:-1] - found[:-1], counts)
-    runs: Hashes = mixed[inside]
-    return _mixed(runs), found
+    return _mixed(mixed[inside]), found
 
 
 def distinct(values: Hashes) -> Hashes:
     """The values in order, each once: for integers far faster than the hash table of numpy.unique."""
     values = np.sort(values)
-    return values[np.concatenate((np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1]))]
+    is_first = np.concatenate((np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1]))
+    return np.asarray(values[is_first])
 
 
 # Odd constants from the fractional parts of square roots of primes, so that nobody chose them.
@@ -254,7 +254,7 @@ def _starts(kinds: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.b
     begins = (kinds == _ALONE) | (previous != _WORD)
     begins &= inside
     begins &= ~(marks & (previous == _ALONE))
-    return begins
+    return np.asarray(begins)
 
 
 @cache

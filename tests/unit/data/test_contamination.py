@@ -50,10 +50,10 @@ def test_samples_and_shares(planted: tuple[list[str], list[str]]) -> None:
             assert overlap.sample in normalise(train[overlap.train])
             assert overlap.sample in normalise(held_out[overlap.held_out])
         else:
-            assert held_out[overlap.held_out].startswith(overlap.sample[:20])
+            assert " ".join(held_out[overlap.held_out].split()).startswith(overlap.sample)
         assert 0 < overlap.share <= 1 and (overlap.kind != "same" or overlap.share == 1)
         if 100 <= overlap.held_out < 200:
-            assert overlap.share == pytest.approx(1 / (73 - 12))
+            assert round(overlap.share * (73 - 12), 9) in (1, 2, 3)  # a word beside it may be the same by chance
 
 
 def test_either_side_may_be_the_larger(planted: tuple[list[str], list[str]]) -> None:
@@ -68,7 +68,7 @@ def test_either_side_may_be_the_larger(planted: tuple[list[str], list[str]]) -> 
         if overlap.train in places
     ]
     got = [(o.train, o.held_out, o.kind, o.share, o.sample) for o in found.overlaps]
-    assert len(got) > 200 and got == expected
+    assert len(got) >= 200 and got == expected
 
 
 def test_result_does_not_depend_on_the_number_of_processes(

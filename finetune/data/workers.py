@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 from finetune.errors import RunFailed
@@ -62,8 +62,10 @@ def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes:
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_follow_parent)
+    hears, tells = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(processes, context, initializer=_follow_parent, initargs=(hears,))
     waiting: deque[Future[Result]] = deque()
+    done = False
     try:
         for task in tasks:
             waiting.append(pool.submit(function, task))
@@ -71,20 +73,25 @@ def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        done = True
     except BrokenProcessPool as error:
         raise RunFailed("a process that compared rows was killed, most likely for want of memory") from error
     finally:
+        if not done:
+            tells.close()  # ends the processes in the middle of their tasks
         pool.shutdown(cancel_futures=True)
+        tells.close()
+        hears.close()
 
 
-def _follow_parent() -> None:
-    """End with the parent, however it ends; leave Ctrl-C to it."""
+def _follow_parent(hears: Connection) -> None:
+    """End when the parent closes the other end of this pipe, or ends in whatever way; leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_after, args=(parent.sentinel, hears), daemon=True).start()
 
 
-def _end_after(sentinel: int) -> None:
-    wait([sentinel])
+def _end_after(sentinel: int, hears: Connection) -> None:
+    wait([sentinel, hears])
     os._exit(1)

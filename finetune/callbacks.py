@@ -96,7 +96,7 @@ class Schedule(TrainerCallback):  # type: ignore[misc]
             return
         groups = lr_scheduler.optimizer.param_groups
         lr_scheduler.base_lrs = [args.learning_rate] * len(groups)
-        rates = lr_scheduler.get_lr()
+        rates = [args.learning_rate * share(lr_scheduler.last_epoch) for share in lr_scheduler.lr_lambdas]
         for group, rate in zip(groups, rates, strict=True):
             group["initial_lr"], group["lr"] = args.learning_rate, rate
         lr_scheduler._last_lr = rates  # what is logged

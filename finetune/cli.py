@@ -204,7 +204,7 @@ def _parse(verb: str, arguments: list[str]) -> Command:
         elif allowed[flag] and flag in given:
             raise UserError.at(flag, "is given twice", "keep one of them")
         elif allowed[flag] and not equals:
-            if not waiting:
+            if not waiting or not waiting[0]:
                 raise UserError.at(flag, "needs a value", f"write {_shown_flag(verb, flag)}")
             given[flag] = waiting.pop(0)
         elif allowed[flag] and not value:

@@ -133,14 +133,15 @@ def check_same_run(
     then, now = _flat(stored["config"]), _flat(config_to_dict(config))
     anew = "choose another name, or start anew in its place with resume=none"
     mend = f"{anew}, or allow it with 'allow_change=[{{}}]'"
+    other_rows = "data" in config.allow_change
     faults = [
         Fault(
             key,
             f"was {then.get(key)!r} when {run_dir} began, is now {now.get(key)!r}",
-            anew if _decides_shape(key) else mend.format(key),
+            anew if _decides_shape(key) else mend.format("data" if _within(key, ("data",)) else key),
         )
         for key in _differing(then, now)
-        if _decides_shape(key) or key not in config.allow_change
+        if _decides_shape(key) or not (key in config.allow_change or (_within(key, ("data",)) and other_rows))
     ]
     rows = stored["batch"]["effective"]
     if rows != effective:
@@ -150,7 +151,7 @@ def check_same_run(
     if (before == "grouped") != (batching == "grouped"):  # flat and padded batches hold the same rows
         what = f"was {before!r} when {run_dir} began, and is {batching!r} on this machine"
         faults.append(Fault("training.batching", what, f"set training.batching={before}"))
-    if stored["data"]["fingerprint"] != data_fingerprint and "data" not in config.allow_change and not faults:
+    if stored["data"]["fingerprint"] != data_fingerprint and not other_rows and not faults:
         what = f"the rows differ from those that {run_dir} began with"
         faults.append(Fault("data.train", what, mend.format("data")))
     if steps < stored["batch"]["steps"] and read_outcome(run_dir) is not None:

@@ -17,7 +17,7 @@ from finetune.data.sandbox import TemplateFault
 from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
 
-ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
+ENCODER_VERSION = 2  # raised whenever the same rows would give other tokens or labels
 MASKED = -100
 LONGEST_TAIL = 32  # tokens after the last added token of a prompt that are worth remembering
 MOST_TAILS = 1000

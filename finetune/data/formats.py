@@ -46,6 +46,7 @@ ROLES = {
     "observation": "tool",
     "function_call": "function_call",
 }
+ANSWERING = ("assistant", "function_call")
 REASONING = ("reasoning_content", "thinking", "reasoning")
 
 # Columns of preference data: rows that have one are not for learning answers.
@@ -54,16 +55,17 @@ PREFERENCES = ("chosen", "rejected")
 
 def from_messages(values: Values) -> Row:
     """OpenAI's messages."""
-    return Chat(_messages(values["messages"], "messages"), _tools(values.get("tools")))
+    turns = values["messages"]
+    return Chat(_messages(turns, "messages"), _tools(values.get("tools")), last=_last_only(turns, "messages"))
 
 
 def from_sharegpt(values: Values) -> Row:
     """ShareGPT's conversations, with `system` and `tools` beside them."""
-    messages = _messages(values["conversations"], "conversations")
-    system = values.get("system")
+    turns, system = values["conversations"], values.get("system")
+    messages = _messages(turns, "conversations")
     if system is not None and _text(system, "system").strip():
         messages = ({"role": "system", "content": system}, *messages)
-    return Chat(messages, _tools(values.get("tools")))
+    return Chat(messages, _tools(values.get("tools")), last=_last_only(turns, "conversations"))
 
 
 def from_alpaca(values: Values) -> Row:
@@ -94,8 +96,14 @@ def from_prompt_completion(values: Values) -> Row:
     if isinstance(prompt, list) or isinstance(completion, list):
         asked = _messages(prompt, "prompt") if isinstance(prompt, list) else _turns(_text(prompt, "prompt"), "")[:1]
         if isinstance(completion, list):
-            return Chat((*asked, *_messages(completion, "completion")), tools)
-        return Chat((*asked, {"role": "assistant", "content": _text(completion, "completion")}), tools)
+            said, weighed = _messages(completion, "completion"), _last_only(completion, "completion")
+        else:
+            said, weighed = _turns("", _text(completion, "completion"))[1:], False
+        before = any(message["role"] == "assistant" for message in asked)
+        if before and not weighed and sum(message["role"] == "assistant" for message in said) > 1:
+            what = "holds several answers, and the prompt holds some too, which are not to be learned"
+            raise BadRow("completion", what, "write a row for each answer of the completion")
+        return Chat((*asked, *said), tools, last=before or weighed)
     return Chat(_turns(_text(prompt, "prompt"), _text(completion, "completion")), tools, plain=True)
 
 
@@ -173,6 +181,19 @@ def _messages(value: Any, field: str) -> tuple[Message, ...]:
         else:
             messages.append(message)
     return tuple(messages)
+
+
+def _last_only(turns: Any, field: str) -> bool:
+    """Whether the turns' weights, as OpenAI writes them, leave only the last answer to be learned."""
+    answers = [(n, turn) for n, turn in enumerate(turns, 1) if ROLES[turn.get("role", turn.get("from"))] in ANSWERING]
+    for number, turn in answers:
+        if turn.get("weight") not in (None, 0, 1):
+            raise BadRow(field, f"turn {number} weight must be 0 or 1, got {turn['weight']!r}", "0 leaves it unlearned")
+    unlearned = [number for number, turn in answers if turn.get("weight") == 0]
+    if not unlearned or unlearned == [number for number, _ in answers[:-1]]:
+        return bool(unlearned)
+    what = f"turn {unlearned[-1]} has weight 0, and is not to be learned while an earlier one is"
+    raise BadRow(field, what, "write a row for each answer to be learned, ending with it")
 
 
 def _message(turn: Any, number: int, field: str) -> Message:

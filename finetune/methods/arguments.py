@@ -67,7 +67,7 @@ def passed_on(given: Mapping[str, Any], has_begun: Callable[[], bool] = lambda: 
     """Name the arguments passed on to TRL when it refuses them, which it may do as late as the first step."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ImportError) as error:
         # Memory that runs out is a RuntimeError of a kind of its own, or says so.
         foreign = isinstance(error, RuntimeError) and (type(error) is not RuntimeError or "memory" in str(error))
         if not given or foreign or has_begun():

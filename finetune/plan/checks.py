@@ -179,6 +179,8 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
         elif importlib.util.find_spec(package) is None:
             what = f"{attention} needs the package {package}, which is not installed"
             faults.append(Fault("model.attention", what, "install it, or use sdpa"))
+    if config.method.trl.get("activation_offloading") and machine.device == "cpu":
+        faults.append(Fault("method.trl.activation_offloading", f"needs a GPU; {has}", "leave it out"))
     optimizer = config.training.optimizer or ""
     if ("8bit" in optimizer or optimizer.startswith("paged")) and machine.device != "cuda":
         faults.append(Fault("training.optimizer", f"{optimizer} needs an NVIDIA GPU; {has}", "use adamw_torch"))

@@ -43,6 +43,7 @@ ALWAYS: list[tuple[int, tuple[str, ...], str]] = [
     (93, ("name=.prepared",), "name: '.prepared' cannot name a run; use letters, digits"),
 ]  # fmt: skip
 ON_CPU: list[tuple[int, tuple[str, ...], str]] = [
+    (87, ("method.trl.activation_offloading=true",), "method.trl.activation_offloading: needs a GPU; this machine has"),
     (11, ("model.precision=bf16",), f"model.precision: {MACHINE.device_name} does not compute in bf16; set model.precision=fp32"),
     (11, ("model.precision=fp16",), f"model.precision: fp16 needs an NVIDIA GPU; {HAS}; set model.precision=fp32"),
     (12, ("tuning=qlora", "training.optimizer=paged_adamw_8bit"), f"training.optimizer: paged_adamw_8bit needs an NVIDIA GPU; {HAS}; use adamw_torch"),

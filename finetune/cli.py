@@ -145,6 +145,12 @@ def _evaluate(command: Command) -> int:
     return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
+def _data_check(command: Command) -> int:
+    from finetune.data.examine import command as check
+
+    return check.command(command.arguments, json_output=command.json)
+
+
 def _demo(command: Command) -> int:
     if command.arguments:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
@@ -177,6 +183,9 @@ VERBS: dict[str, Verb] = {
         "all that `train` would do, without doing it",
         tuple(FLAGS),
         settings=True,
+    ),
+    "data check": Verb(
+        _data_check, "FILE… [key=value …] [--flags]", "look at every row, and say what is wrong with it", EVERY
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
 }

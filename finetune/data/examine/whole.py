@@ -27,6 +27,11 @@ def look_at_all(train: Sums, held_out: Sums, notes: Notes) -> None:
     """Note what the rows together show, and drop what they show to be no defect."""
     table = train.table()
     places = Places(train.runs, table)
+    dropped = notes.tallies.get("row-dropped")
+    if len(table) and dropped is not None and not table["tokens"].any():
+        what = f"all {len(table)} rows of the split train are over data.max_length and were dropped"
+        mend = "raise data.max_length, or set data.on_long=truncate"
+        notes.add(train.runs[0].file, what, mend, "all-dropped")
     if 0 < len(table) < FEWEST_ROWS:
         notes.note("too-few-rows", Sample(train.runs[0].file, "", f"{len(table)} rows"))
     repeated = _repeats(table["row"])

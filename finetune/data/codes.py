@@ -150,8 +150,8 @@ TABLE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     ),
     "leak": (
         ("held-out-trained", ERROR, "A held-out row is trained on too.", "Delete it in one of them."),
-        ("held-out-shares", WARNING, "A held-out row shares a run of words with a training row.", "Keep it in one."),
-        ("held-out-near-copy", WARNING, "A held-out row nearly repeats a training row.", "Keep it in one."),
+        ("held-out-shares", ERROR, "A held-out row shares a run of words with a training row.", "Keep it in one."),
+        ("held-out-near-copy", ERROR, "A held-out row nearly repeats a training row.", "Keep it in one."),
     ),
     "token": (
         ("template", ERROR, "The chat template fails, or does not keep every turn.", "Give another template."),

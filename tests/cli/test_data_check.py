@@ -75,7 +75,12 @@ def test_json_is_one_object_with_the_documented_fields(finetune: Run, tmp_path: 
     assert (found["rows"], found["sound_rows"], found["errors"], found["warnings"]) == (21, 20, 1, 0)
     (problem,) = found["problems"]
     assert {"code", "severity", "what", "mend", "count", "samples"} == set(problem)
-    assert problem["samples"][0] | {"text": "", "mend": ""} == {"where": "t.jsonl:21", "field": "messages", "text": "", "mend": ""}
+    assert problem["samples"][0] | {"text": "", "mend": ""} == {
+        "where": "t.jsonl:21",
+        "field": "messages",
+        "text": "",
+        "mend": "",
+    }
     training = found["statistics"]["training"]
     assert training["exact"] and training["tokens"] == 3 * training["tokens_per_epoch"] > 0
     assert training["cost"] == pytest.approx(training["tokens"] * 2e-6, abs=1e-4)
@@ -165,7 +170,10 @@ class Outside(HTMLParser):
 
 
 def test_the_page_stands_alone_and_shows_text_as_text(finetune: Run, tmp_path: Path) -> None:
-    row = chat(("user", "<script>alert(1)</script> &amp;"), ("assistant", "</pre><img src=x onerror=alert(1)> As an AI language model"))
+    row = chat(
+        ("user", "<script>alert(1)</script> &amp;"),
+        ("assistant", "</pre><img src=x onerror=alert(1)> As an AI language model"),
+    )
     write_files(tmp_path, {"t.jsonl": lines([*GOOD, row, row, chat(("user", "<b>"))])})
     finetune("data", "check", "t.jsonl", "model=tiny")
     text = (tmp_path / "data-report.html").read_text(encoding="utf-8")
@@ -188,7 +196,9 @@ SECRETS = {
 
 def test_what_is_private_is_counted_and_never_shown(finetune: Run, tmp_path: Path) -> None:
     said = "As an AI language model I say " + " and ".join(SECRETS.values())
-    write_files(tmp_path, {"t.jsonl": lines([*GOOD, *[chat(("user", f"{said} {n}?"), ("assistant", said)) for n in range(3)]])})
+    write_files(
+        tmp_path, {"t.jsonl": lines([*GOOD, *[chat(("user", f"{said} {n}?"), ("assistant", said)) for n in range(3)]])}
+    )
     _, out, err = finetune("data", "check", "t.jsonl", "--json")
     _, shown, also = finetune("data", "check", "t.jsonl")
     page = (tmp_path / "data-report.html").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,9 @@ def sentences(number: int) -> dict[str, Any]:
 
 
 SENTENCES = [sentences(number) for number in range(20)]
-TALES = lines([chat(("user", f"q{n}?"), ("assistant", f"The answer to question {n} is one of many.")) for n in range(20)])
+TALES = lines(
+    [chat(("user", f"q{n}?"), ("assistant", f"The answer to question {n} is one of many.")) for n in range(20)]
+)
 ENGLISH = "The cat was on the mat and it was not the one that we have seen there before."
 GERMAN = "Die Katze ist auf der Matte und es ist nicht die, die wir mit dem Hund gesehen haben."
 LONG = "word " * 3000
@@ -193,7 +195,7 @@ PLANTED: dict[str, Planted] = {
     "language-switch": among(chat(("user", ENGLISH), ("assistant", GERMAN))),
     "held-out-trained": Planted({"t.jsonl": lines(GOOD), "e.jsonl": lines(GOOD[3:4])}, ("t.jsonl", "data.eval=e.jsonl")),
     "held-out-shares": Planted({"t.jsonl": lines(SENTENCES), "e.jsonl": lines([chat(("user", f"Quite another question, of many words, all different: {ENGLISH} {GERMAN} {SENTENCES[3]['messages'][1]['content']} Is that one so?"), ("assistant", "no"))])}, ("t.jsonl", "data.eval=e.jsonl", "check.words=8")),
-    "held-out-near-copy": Planted({"t.jsonl": lines([*SENTENCES, chat(("user", f"{ENGLISH} {GERMAN}"), ("assistant", "Yes, it is one of them."))]), "e.jsonl": lines([chat(("user", f"{ENGLISH} {GERMAN}"), ("assistant", "Yes, it is one of those."))])}, ("t.jsonl", "data.eval=e.jsonl")),
+    "held-out-near-copy": Planted({"t.jsonl": lines([*SENTENCES, chat(("user", "Where is the old red house?"), ("assistant", "On the hill."))]), "e.jsonl": lines([chat(("user", "Where is the old red house?"), ("assistant", "On the hills."))])}, ("t.jsonl", "data.eval=e.jsonl")),
     "template": Planted({"t.jsonl": lines(GOOD), "c.jinja": "{{ messages.foo.bar }}"}, ("t.jsonl", TINY, "model.chat_template=c.jinja")),
     "too-long": measured(lines([*GOOD, chat(("user", "q"), ("assistant", LONG))])),
     "nothing-learned": measured(lines([*GOOD, chat(("user", LONG), ("assistant", "a"))]), "data.on_long=truncate"),
@@ -210,3 +212,88 @@ def found_codes(finetune: Run, arguments: tuple[str, ...]) -> tuple[set[str], st
     """The codes that the command finds, and what it says on stderr."""
     _, out, err = finetune("data", "check", *arguments, "--json")
     return {problem["code"] for problem in json.loads(out)["problems"]} if out else set(), err
+
+
+def test_every_code_has_its_place_in_this_file() -> None:
+    assert set(PLANTED) | APART == set(CODES)
+
+
+@pytest.mark.parametrize("code", [code for code in PLANTED if code not in APART])
+def test_a_planted_defect_is_found(code: str, finetune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    planted = PLANTED[code]
+    write_files(tmp_path, planted.files)
+    arguments = tuple("gone.jsonl" if not planted.files and name == "t.jsonl" else name for name in planted.arguments)
+    found, said = found_codes(finetune, arguments)
+    if code in ("file-missing", "path-invalid"):  # nothing can be read, so there is no result
+        assert said.startswith("error: data") and CODES[code].severity == "error"
+    else:
+        assert code in found, said
+
+
+CLEAN = {
+    "conversations": GOOD,
+    "sentences": SENTENCES,
+    "labels": [chat(("user", f"Is {number} good?"), ("assistant", "no" if number % 3 else "yes")) for number in range(30)],
+    "JSON": [chat(("user", f"{number}?"), ("assistant", f'{{"n": {number}}}')) for number in range(20)],
+    "text": [{"text": f"{ENGLISH} {number}"} for number in range(20)],
+    "German": [chat(("user", f"Wie viele sind es in Haus {number}?"), ("assistant", f"Es sind {number}.")) for number in range(20)],
+    "calls": [
+        {
+            "messages": [
+                {"role": "user", "content": f"Is it raining in town {number}?"},
+                {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "weather", "arguments": {"city": f"T{number}", "days": 2, "unit": "C"}}}]},
+                {"role": "tool", "content": "no", "tool_call_id": "1"},
+                {"role": "assistant", "content": f"It is not in {number}."},
+            ],
+            "tools": TOOLS,
+        }
+        for number in range(20)
+    ],
+    "emoji and scripts": [chat(("user", f"{number} 👩‍👩‍👧‍👦 می‌خواهم 🏴\U000e0067\U000e0062\U000e007f?"), ("assistant", f"Ça va très bien, naïve Ånd – “{number}” €")) for number in range(20)],
+    "numbers": [chat(("user", f"Order 20260{number:03} of 2024-05-01 12:30:45, version 10.0.0.{number}, 3.14159265, page 123-45?"), ("assistant", f"It is on its way to {number}.")) for number in range(20)],
+    "code": [chat(("user", f"Add {number} to x."), ("assistant", f"```python\nx = x + {number}\npassword = get_password()\n```")) for number in range(20)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_nothing_is_found_in_clean_rows(name: str, finetune: Run, tmp_path: Path) -> None:
+    rows = CLEAN[name]
+    write_files(
+        tmp_path,
+        {
+            "t.jsonl": lines(rows),
+            "e.jsonl": lines(
+                [chat(("user", "Quite new?"), ("assistant", "Yes."))] if name != "text" else [{"text": "Quite new."}]
+            ),
+        },
+    )
+    near = ("check.near=false",) if name != "sentences" else ()
+    for arguments in (("t.jsonl", *near), ("t.jsonl", TINY, "data.eval=e.jsonl", *near)):
+        code, out, err = finetune("data", "check", *arguments, "--json")
+        found = [(p["code"], p["samples"]) for p in json.loads(out)["problems"]] if out else err
+        if name == "calls" and TINY in arguments:
+            continue  # its template shows no tools
+        assert (code, found) == (0, [])
+
+
+def test_the_page_of_the_codes_is_fresh() -> None:
+    assert codes.main(["--check"]) == 0
+
+
+def test_a_stale_page_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finetune.data import codes_page
+
+    monkeypatch.setattr(codes_page, "PAGE", tmp_path / "page.md")
+    assert codes.main(["--check"]) == 1
+    assert "python -m finetune.data.codes" in capsys.readouterr().err
+    assert codes.main([]) == 0 and codes.main(["--check"]) == 0
+    assert all(f"| `{code}` |" in (tmp_path / "page.md").read_text(encoding="utf-8") for code in CODES)
+
+
+def test_every_code_is_whole() -> None:
+    for code in CODES.values():
+        assert code.group in GROUPS and code.severity in SEVERITIES
+        assert code.what.endswith(".") and code.mend.endswith("."), code.name

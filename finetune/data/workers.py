@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -65,12 +66,15 @@ def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes:
     The function is sent to each process once, and what it keeps between tasks stays there. It must be importable by
     name, because other processes are started afresh: a fork of a process with threads may hang.
     """
-    if processes == 1:
-        yield from map(function, tasks)
+    tasks = iter(tasks)
+    ahead = list(islice(tasks, 2))
+    waiting = chain(ahead, tasks)
+    if processes == 1 or len(ahead) < 2:
+        yield from map(function, waiting)
         return
     crew = _Crew(function, processes)
     try:
-        yield from crew.results(iter(tasks))
+        yield from crew.results(waiting)
     finally:
         crew.end()
 

@@ -1,4 +1,4 @@
-"""`finetune data check` on seeded chat rows of about 120 words: seconds, and the most memory of all its processes at once.
+"""`finetune data check` on seeded chat rows of about 120 words: time, and the most memory of all its processes at once.
 
 python benchmarks/data_check.py [--rows 50000] [--processes 2] [--near]
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = 120
+COMMON = "the of and a to in is it you that was for on are with as they be at one have this from or had by"
 PLANTED = (
     "As an AI language model, I cannot assist with that.",
     "Write to somebody.{number}@corporate-mail.com or call +47 912 34 567.",
@@ -31,7 +32,7 @@ def write_rows(file: TextIO, count: int, seed: int) -> None:
     dice = random.Random(seed)
     syllables = ("ka", "lo", "mi", "ren", "tu", "sa", "vel", "dor", "ni", "pe")
     rare = ["".join(dice.choices(syllables, k=dice.randint(2, 4))) for _ in range(20_000)]
-    common = "the of and a to in is it you that was for on are with as they be at one have this from or had by".split()
+    common = COMMON.split()
     line = ""
     for number in range(count):
         if number % 1000 != 999:
@@ -53,8 +54,8 @@ def make_row(dice: random.Random, number: int, rare: list[str], common: list[str
     return {"messages": turns}
 
 
-def measure(path: Path, processes: int, near: bool) -> tuple[float, float, dict[str, Any]]:
-    """Seconds, MiB and the result of one command."""
+def measure(path: Path, processes: int, near: bool) -> tuple[float, float, float, dict[str, Any]]:
+    """Seconds on the clock and of all processors, MiB, and the result of one command."""
     command = [sys.executable, "-m", "finetune", "data", "check", str(path), "--json"]
     settings = [f"check.processes={processes}", f"check.near={str(near).lower()}", f"check.output={path.parent}"]
     began, peak = time.perf_counter(), 0
@@ -66,7 +67,8 @@ def measure(path: Path, processes: int, near: bool) -> tuple[float, float, dict[
         seconds = time.perf_counter() - began
         out.seek(0)
         found = json.load(out)
-    return seconds, peak / 1024, found
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, spent.ru_utime + spent.ru_stime, peak / 1024, found
 
 
 def memory(group: int) -> int:
@@ -97,7 +99,7 @@ def main() -> None:
         with path.open("w", encoding="utf-8") as file:
             write_rows(file, given.rows, given.seed)
         size = path.stat().st_size
-        seconds, peak, found = measure(path, given.processes, given.near)
+        seconds, used, peak, found = measure(path, given.processes, given.near)
     print(
         json.dumps(
             {
@@ -108,7 +110,8 @@ def main() -> None:
                 "processes": given.processes,
                 "near": given.near,
                 "seconds": round(seconds, 2),
-                "microseconds_a_row": round(1e6 * seconds / given.rows, 1),
+                "cpu_seconds": round(used, 2),
+                "cpu_microseconds_a_row": round(1e6 * used / given.rows, 1),
                 "peak_mib": round(peak),
                 "problems": {problem["code"]: problem["count"] for problem in found["problems"]},
             }

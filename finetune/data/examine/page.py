@@ -25,6 +25,7 @@ MEANINGS = {
 VERDICTS = {ERROR: ("worse", "errors"), WARNING: ("inconclusive", "look first"), INFO: ("better", "ready")}
 BINS = 24
 OWN_STYLE = """
+.numbers tr:last-child td{font-weight:inherit}
 .problem{border-top:1px solid var(--edge);padding:12px 0}
 .problem h3{font-size:15px;margin:0 0 4px}
 .problem p{margin:0 0 6px}

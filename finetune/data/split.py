@@ -62,5 +62,6 @@ def refuse_overlap(train: Sequence[Loaded], held_out: Sequence[Loaded]) -> None:
                 row.where,
                 f"this held-out row is trained on too, at {places[row.json]}",
                 "delete it in one of them",
+                "held-out-trained",
             )
     faults.raise_any()

@@ -145,6 +145,12 @@ def _evaluate(command: Command) -> int:
     return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
+def _data_split(command: Command) -> int:
+    from finetune.data import split_files
+
+    return split_files.command(command.arguments, json_output=command.json)
+
+
 def _demo(command: Command) -> int:
     if command.arguments:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
@@ -179,6 +185,12 @@ VERBS: dict[str, Verb] = {
         settings=True,
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
+    "data split": Verb(
+        _data_split,
+        "FILE … [output=DIR] [split.share=0.1] [data.group_by=[COLUMN]] [--flags]",
+        "part rows into train and held out, without leaks",
+        EVERY,
+    ),
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from finetune.config import DataConfig
+from finetune.config import DataConfig, RowsConfig
 from finetune.data import formats
 from finetune.data.check import check
 from finetune.data.faults import FaultLog
@@ -26,6 +27,7 @@ class Loaded:
     row: int
     source: int  # index in data.train or data.eval
     plain: bool = False  # needs no chat template
+    groups: tuple[str, ...] = ()  # what it has in each column of data.group_by
 
     @property
     def where(self) -> str:
@@ -33,36 +35,101 @@ class Loaded:
         return f"{self.file}:{self.row}"
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A record, its layout, and the row that it became."""
+
+    record: Record
+    layout: str
+    row: Row
+    source: int  # index of its source
+
+
 def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str]) -> list[Loaded]:
-    """Every row of the sources; raises all their faults at once. Notes in `used` which of `data.columns` they have."""
-    _check_columns(data.columns)
-    faults, loaded = FaultLog(), []
-    wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values()}
-    for index, source in enumerate(sources):
-        records = read(source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision)
-        rows = _rows(_noting(records, data.columns, used), data, shapes, faults)
-        loaded += [
-            Loaded(to_json(row), row.shape, record.file, record.row, index, isinstance(row, Chat) and row.plain)
-            for record, row in rows
-        ]
+    """Every row of the sources; raises all their faults at once. Notes in `used` which named columns they have."""
+    faults = FaultLog()
+    loaded = [
+        Loaded(
+            to_json(item.row),
+            item.row.shape,
+            item.record.file,
+            item.record.row,
+            item.source,
+            isinstance(item.row, Chat) and item.row.plain,
+            groups_of(item.record, data.group_by),
+        )
+        for item in read_rows(sources, data, shapes, used, faults, also=data.group_by)
+    ]
     faults.raise_any()
     return loaded
 
 
-def check_used(columns: dict[str, str], used: set[str]) -> None:
+def read_rows(
+    sources: Sequence[Source],
+    data: RowsConfig,
+    shapes: tuple[str, ...],
+    used: set[str],
+    faults: FaultLog,
+    *,
+    also: Sequence[str] = (),
+    others: bool = False,
+) -> Iterator[Checked]:
+    """The sound rows of the sources, one by one, with the records that they came from; faults go to the log.
+
+    `also` are columns that are needed besides those of the layouts, `others` asks for every column there is.
+    """
+    _check_columns(data.columns)
+    wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values(), *also}
+    for index, source in enumerate(sources):
+        records = read(
+            source,
+            faults,
+            wanted=wanted,
+            others=others,
+            limit=data.limit,
+            split=data.split,
+            revision=data.revision,
+        )
+        for record, layout, row in _rows(_noting(records, data.columns, also, used), data, shapes, faults):
+            yield Checked(record, layout, row, index)
+
+
+def groups_of(record: Record, columns: Sequence[str]) -> tuple[str, ...]:
+    """What a record holds in the columns that rows are grouped by, as JSON; "" for nothing."""
+    found = (record.values.get(column) for column in columns)
+    return tuple("" if value in (None, "") else json.dumps(value, sort_keys=True, default=str) for value in found)
+
+
+def check_hub(data: RowsConfig, sources: Sequence[Source]) -> None:
+    """Refuse settings of hub datasets where no rows come from the hub."""
+    if not any(source.on_hub for source in sources):
+        given = {"data.revision": data.revision is not None, "data.split": data.split != "train"}
+        for key in (key for key, is_given in given.items() if is_given):
+            raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
+
+
+def check_used(data: RowsConfig, used: set[str], group_by: Sequence[str] = ()) -> None:
     """Refuse names of columns that no source has: they would be passed over in silence."""
     faults = FaultLog()
-    for ours in sorted(set(columns) - used):
-        what = f"no row has a column {columns[ours]!r}, so it has no effect"
-        faults.add(f"data.columns.{ours}", what, "correct it, or leave it out")
+    for ours, theirs in sorted(data.columns.items()):
+        if theirs not in used:
+            what = f"no row has a column {theirs!r}, so it has no effect"
+            faults.add(f"data.columns.{ours}", what, "correct it, or leave it out")
+    for column in group_by:
+        if column not in used:
+            what = f"no row has a column {column!r}, so it has no effect"
+            faults.add("data.group_by", what, "correct it, or leave it out")
     faults.raise_any()
 
 
-def _noting(records: Iterator[Record], columns: dict[str, str], used: set[str]) -> Iterator[Record]:
-    """The records, noting which of the given columns they have."""
+def _noting(
+    records: Iterator[Record], columns: dict[str, str], also: Sequence[str], used: set[str]
+) -> Iterator[Record]:
+    """The records, noting which of the named columns they have."""
+    names = {*columns.values(), *also}
     for record in records:
-        if len(used) < len(columns):
-            used.update(ours for ours, theirs in columns.items() if theirs in record.values)
+        if not names <= used:
+            used.update(name for name in names if name in record.values)
         yield record
 
 
@@ -80,8 +147,8 @@ def _check_columns(columns: dict[str, str]) -> None:
 
 
 def _rows(
-    records: Iterator[Record], data: DataConfig, shapes: tuple[str, ...], faults: FaultLog
-) -> Iterator[tuple[Record, Row]]:
+    records: Iterator[Record], data: RowsConfig, shapes: tuple[str, ...], faults: FaultLog
+) -> Iterator[tuple[Record, str, Row]]:
     layout: str | None = None
     first: Record | None = None
     for record in records:
@@ -103,7 +170,7 @@ def _rows(
         for field, what, mend in found:
             faults.add(f"{record.where} {_their_field(field, layout or '', values)}", what, mend)
         if not found:
-            yield record, row
+            yield record, layout or "", row
 
 
 def _their_field(field: str, layout: str, values: formats.Values) -> str:

@@ -1,0 +1,84 @@
+"""Training rows that stand in the held-out rows or in a benchmark too: a score on those would mean nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune.data.benchmarks import Passage
+from finetune.data.contamination import Overlap, overlaps
+from finetune.data.faults import FaultLog
+from finetune.data.load import Loaded
+from finetune.data.prepared import Allowed
+from finetune.data.rows import compared, from_json
+from finetune.errors import printable
+
+# Characters of a shared passage that a message shows.
+SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows on which the model is measured, and the key that names them."""
+
+    key: str
+    passages: Sequence[Passage]
+
+
+def passages(rows: Sequence[Loaded]) -> list[Passage]:
+    """The rows by what is compared."""
+    return [Passage(compared(from_json(row.json)), row.where) for row in rows]
+
+
+def check_leaks(
+    train: Sequence[Passage], measured: Sequence[Measured], *, words: int, allowed: bool
+) -> tuple[Allowed, ...]:
+    """Raise every overlap of the training rows with those on which the model is measured.
+
+    Where overlap is allowed, it is counted instead.
+    """
+    faults, counts = FaultLog(), Counter[tuple[str, str]]()
+    texts = [passage.text for passage in train]
+    for part in measured:
+        found = overlaps(texts, [passage.text for passage in part.passages], words=words)
+        for overlap in _one_each(found):
+            if allowed:
+                counts[part.key, overlap.kind] += 1
+            else:
+                what = f"this {_ROW[part.key]} is {_said(overlap, train[overlap.train].where, words)}"
+                mend = "delete it in one of them, or set data.allow_contamination=true to have it said in the report"
+                faults.add(part.passages[overlap.held_out].where, what, mend)
+    faults.raise_any()
+    return tuple(Allowed(key, kind, rows) for (key, kind), rows in sorted(counts.items()))
+
+
+_ROW = {"data.eval": "held-out row", "data.benchmarks": "row of a benchmark"}
+
+
+def _one_each(found: Sequence[Overlap]) -> list[Overlap]:
+    """The strongest overlap of each row that is measured on."""
+    best: dict[int, Overlap] = {}
+    for overlap in found:
+        known = best.get(overlap.held_out)
+        if known is None or (overlap.kind == "same", overlap.share) > (known.kind == "same", known.share):
+            best[overlap.held_out] = overlap
+    return [best[row] for row in sorted(best)]
+
+
+def _said(overlap: Overlap, where: str, words: int) -> str:
+    if overlap.kind == "same":
+        return f"trained on too, at {where}"
+    sample = printable(overlap.sample if len(overlap.sample) <= SHOWN else f"{overlap.sample[:SHOWN]}…")
+    if overlap.kind == "near":
+        return f"nearly the same ({overlap.share:.0%} alike) as one that is trained on, at {where}: {sample!r}"
+    return f"in part trained on too ({overlap.share:.0%} of its runs of {words} words), at {where}: {sample!r}"
+
+
+def said_allowed(contamination: Sequence[Allowed]) -> str:
+    """One line on overlaps that were allowed."""
+    rows = Counter[str]()
+    for entry in contamination:
+        rows[entry.key] += entry.rows
+    parts = " and ".join(f"{count} rows of {key}" for key, count in rows.items())
+    return f"{parts} are trained on too, which data.allow_contamination allows: scores on them mean little"

@@ -48,7 +48,7 @@ def check_leaks(
             else:
                 what = f"this {_ROW[part.key]} is {_said(overlap, train[overlap.train].where, words)}"
                 mend = "delete it in one of them, or set data.allow_contamination=true to have it said in the report"
-                faults.add(part.passages[overlap.held_out].where, what, mend)
+                faults.add(part.passages[overlap.held_out].where, what, mend, "held-out-trained")
     faults.raise_any()
     return tuple(Allowed(key, kind, rows) for (key, kind), rows in sorted(counts.items()))
 

@@ -8,7 +8,9 @@ Rows are taken in order, and each is placed by what it shares with rows before i
 - a row that would tie a cluster of one side to one of the other goes to neither: it is left out.
 
 A key or text that has a side keeps it, and every row that has it is on that side. So no two rows of different sides
-share anything, and no chain of rows leads from one side to the other.
+share anything, and no chain of rows leads from one side to the other. The text of a row that is left out counts as one
+of the training side: of many copies not every pair may be known, and what is a copy of such a row is then on that side
+too, or left out.
 """
 
 from __future__ import annotations
@@ -64,22 +66,23 @@ class Placing:
         self._parents: list[int] = []  # of a forest whose trees are the clusters
         self._opened = 0
 
-    def place(self, own: Sequence[Key], near: Sequence[Key], root: int) -> Place:
-        """The place of the next row: `own` are its keys, `near` those of its near copies, `root` its 64-bit hash."""
+    def place(self, text: Key, shared: Sequence[Key], near: Sequence[Key], root: int) -> Place:
+        """Place the next row: by its text, its other keys, the texts of its near copies; by the hash `root` if none."""
         row = len(self._sides)
-        found = ((key.kind, self._first.get(key.value)) for key in (*own, *near))
+        found = ((key.kind, self._first.get(key.value)) for key in (text, *shared, *near))
         ties = [Tie(kind, first, self._sides[first]) for kind, first in found if first is not None]
-        apart = next((tie for tie in ties if tie.side != ties[0].side), None)
-        if apart:
-            self._sides.append(LEFT_OUT)
-            self._parents.append(row)
-            return Place(LEFT_OUT, (ties[0], apart) if ties[0].side == TRAIN else (apart, ties[0]))
-        side = ties[0].side if ties else self._open(root)
+        sides = {_side_of(tie.side) for tie in ties}
+        side = LEFT_OUT if len(sides) > 1 else sides.pop() if sides else self._open(root)
         self._sides.append(side)
         self._parents.append(row)
+        if side == LEFT_OUT:
+            self._first.setdefault(text.value, row)
+            trained = next(tie for tie in ties if _side_of(tie.side) == TRAIN)
+            held_out = next(tie for tie in ties if tie.side == HELD_OUT)
+            return Place(LEFT_OUT, (trained, held_out))
         for tie in ties:
             self._parents[self._root(tie.row)] = self._root(row)
-        for key in own:
+        for key in (text, *shared):
             self._first.setdefault(key.value, row)
         return Place(side)
 
@@ -103,3 +106,8 @@ class Placing:
         sizes: Counter[int] = Counter(self._root(row) for row, side in enumerate(self._sides) if side != LEFT_OUT)
         held_out = sum(self._sides[root] == HELD_OUT for root in sizes)
         return Clusters(len(sizes) - held_out, held_out, max(sizes.values(), default=0))
+
+
+def _side_of(side: int) -> int:
+    """The side that a row counts for: one that is left out for the training side."""
+    return TRAIN if side == LEFT_OUT else side

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from finetune.data.clusters import Clusters, Key, Placing, Tie
 from finetune.data.load import Loaded
 from finetune.data.rows import Row, compared, question
-from finetune.data.similar import Pairs, near_pairs
+from finetune.data.similar import Pairs, earlier_pairs
 from finetune.data.words import fold
 
 # So many rows with the same question are kept together; in further ones it counts as a form, which says nothing.
@@ -82,16 +82,17 @@ class Splitter:
         self._asked[asked] += 1
         return asked if self._asked[asked] <= MOST_ASKED else 0
 
-    def split(self, near: Callable[[Sequence[str]], Pairs] = near_pairs) -> Split:
+    def split(self) -> Split:
         """The sides of the rows taken."""
         self._take_waiting()
         hashes = list(self._known)
-        neighbours = Neighbours(len(hashes), near(self._texts))
+        neighbours = Neighbours(len(hashes), earlier_pairs(self._texts))
         placing = Placing(self._share)
         sides, ties = np.zeros(len(self._text), dtype=np.int8), {}
         for row, text in enumerate(self._text):
             copies = [Key(NEAR_COPY, hashes[other]) for other in neighbours.of(text)]
-            place = placing.place([Key(SAME_TEXT, hashes[text]), *self._keys(row)], copies, self._root[row])
+            own = Key(SAME_TEXT, hashes[text])
+            place = placing.place(own, list(self._keys(row)), copies, self._root[row])
             sides[row] = place.side
             if place.ties:
                 ties[row] = place.ties

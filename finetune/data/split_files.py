@@ -26,7 +26,7 @@ from finetune.settings.verb import read_verb
 
 TRAIN_FILE, HELD_OUT_FILE, LEFT_OUT_FILE, RECORD = "train.jsonl", "heldout.jsonl", "left_out.jsonl", "split.json"
 FILES = {TRAIN: TRAIN_FILE, HELD_OUT: HELD_OUT_FILE, LEFT_OUT: LEFT_OUT_FILE}
-SIDES = {TRAIN: "trained on", HELD_OUT: "held out"}
+SIDES = {TRAIN: "trained on", HELD_OUT: "held out", LEFT_OUT: "left out too"}
 
 
 @dataclass

@@ -20,7 +20,24 @@ from finetune.errors import UserError
 
 Run = Callable[..., PreparedData]
 
-NAMES = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge", "marsh", "north", "ocean", "pearl"]
+NAMES = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "ocean",
+    "pearl",
+]
 
 
 def chat(number: int, question: str = "", answer: str = "") -> Chat:
@@ -103,7 +120,7 @@ def test_a_row_that_ties_both_sides_together_is_left_out_of_both() -> None:
     train, held = ROWS[marks.index(TRAIN)], ROWS[marks.index(HELD_OUT)]
     tie = chat(999, question=train.messages[0]["content"])
     grouped = Splitter(0.1, 42, ["user"])
-    for number, row in enumerate(ROWS):
+    for row in ROWS:
         grouped.add(row, [json.dumps("Ada") if row is held else ""])
     grouped.add(tie, [json.dumps("Ada")])
     split = grouped.split()

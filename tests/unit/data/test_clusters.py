@@ -13,7 +13,7 @@ from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Key, Place, Placin
 
 @dataclass(frozen=True)
 class Rows:
-    """Random rows: the keys of each, and which keys are near copies of each other."""
+    """Random rows: the keys of each, first that of its text, and which texts are near copies of each other."""
 
     keys: list[list[int]]
     near: dict[int, list[int]]
@@ -24,7 +24,10 @@ def draw(seed: int, count: int) -> Rows:
     """Rows that share keys at random, from hardly at all to nearly all."""
     rng = random.Random(seed)
     pool = rng.choice([2, count // 4 + 1, count, count * 4, count * 20])
-    keys = [[rng.randrange(pool) for _ in range(rng.choice([1, 1, 2, 3]))] for _ in range(count)]
+    keys = [
+        [rng.randrange(pool), *(pool + rng.randrange(pool) for _ in range(rng.choice([0, 0, 1, 2])))]
+        for _ in range(count)
+    ]
     near: dict[int, list[int]] = defaultdict(list)
     for _ in range(rng.choice([0, count // 8, count])):
         first, second = rng.randrange(pool), rng.randrange(pool)

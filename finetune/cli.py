@@ -151,6 +151,12 @@ def _data_split(command: Command) -> int:
     return split_files.command(command.arguments, json_output=command.json)
 
 
+def _data_check(command: Command) -> int:
+    from finetune.data.examine import command as check
+
+    return check.command(command.arguments, json_output=command.json)
+
+
 def _demo(command: Command) -> int:
     if command.arguments:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
@@ -183,6 +189,9 @@ VERBS: dict[str, Verb] = {
         "all that `train` would do, without doing it",
         tuple(FLAGS),
         settings=True,
+    ),
+    "data check": Verb(
+        _data_check, "FILE… [key=value …] [--flags]", "look at every row, and say what is wrong with it", EVERY
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
     "data split": Verb(

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,29 @@ def first_repeated(names: Sequence[str]) -> str | None:
 DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
-def read_jsonl(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Part:
+    """Some lines of a file: where they begin and end in bytes, and how many lines come before."""
+
+    begin: int = 0
+    end: int | None = None  # the first byte of the line after the last; None for the end of the file
+    lines_before: int = 0
+
+
+WHOLE = Part()
+
+
+def read_jsonl(path: Path, name: str, faults: FaultLog, part: Part = WHOLE) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file of JSON lines with their line numbers; blank lines are passed over."""
     with path.open("rb") as file:
-        number, line = 0, b"start"
-        while line := file.readline(MAX_LINE + 1):
+        file.seek(part.begin)
+        number, position = part.lines_before, part.begin
+        while (part.end is None or position < part.end) and (line := file.readline(MAX_LINE + 1)):
             number += 1
+            position += len(line)
             if len(line) > MAX_LINE:
-                size = len(line) + _skip_line(file)
+                skipped = _skip_line(file)
+                position, size = position + skipped, len(line) + skipped
                 mend = "split the row, or find the line break that is missing"
                 faults.add(
                     f"{name}:{number}",
@@ -75,6 +91,23 @@ def read_jsonl(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, d
             value = _parse(text, name, number, not line.endswith(b"\n"), faults)
             if value is not None:
                 yield number, value
+
+
+def parts(path: Path, size: int) -> Iterator[Part]:
+    """A file of JSON lines in parts of about so many bytes, each of whole lines."""
+    begin = position = before = lines = 0
+    with path.open("rb") as file:
+        while block := file.read(size):
+            last = block.rfind(b"\n")
+            if last < 0:
+                position += len(block)
+                continue
+            lines += block.count(b"\n")
+            end = position + last + 1
+            yield Part(begin, end, before)
+            begin, before, position = end, lines, position + len(block)
+    if position > begin:
+        yield Part(begin, position, before)
 
 
 def _skip_line(file: Any) -> int:

@@ -152,15 +152,20 @@ def read(
 
 def _local(files: Sequence[Path], wanted: Collection[str], others: bool, faults: FaultLog) -> Iterator[Record]:
     for path in files:
-        name, rows, before = _shorten(path), 0, faults.total
+        name, rows, before = shorten(path), 0, faults.total
         for row, values in _open(path, name, wanted, others, faults):
             rows += 1
             yield Record(name, row, values)
         if not rows and faults.total == before:
-            faults.add(name, "no rows", "the file is empty: check that it was copied whole", "file-empty")
+            note_empty(name, faults)
 
 
-def _shorten(path: Path) -> str:
+def note_empty(name: str, faults: FaultLog) -> None:
+    """Note that a file has no rows."""
+    faults.add(name, "no rows", "the file is empty: check that it was copied whole", "file-empty")
+
+
+def shorten(path: Path) -> str:
     """A path as the user would write it."""
     home = os.path.expanduser("~")
     text = str(path)
@@ -177,9 +182,20 @@ def _open(
         return read_csv(path, name, "\t" if suffix == ".tsv" else ",", faults)
     if suffix == ".parquet":
         return read_parquet(path, name, wanted, faults, others=others)
-    if suffix == ".json" or first_byte(path) == b"[":
+    if _is_array(path, suffix):
         return read_json(path, name, faults)
     return read_jsonl(path, name, faults)
+
+
+def is_lines(path: Path) -> bool:
+    """Whether a file holds JSON lines, which can be read in parts."""
+    suffix = path.suffix.lower()
+    sound = _is_readable(path, "", suffix, FaultLog())
+    return sound and suffix in (".jsonl", ".ndjson") and not _is_array(path, suffix)
+
+
+def _is_array(path: Path, suffix: str) -> bool:
+    return suffix == ".json" or first_byte(path) == b"["
 
 
 def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:

@@ -15,6 +15,7 @@ from finetune.data.clusters import Clusters, Key, Placing, Tie
 from finetune.data.load import Loaded
 from finetune.data.rows import Row, compared, question
 from finetune.data.similar import Pairs, earlier_pairs
+from finetune.data.spool import Spool
 from finetune.data.words import fold
 
 # So many rows with the same question are kept together; in further ones it counts as a form, which says nothing.
@@ -45,7 +46,7 @@ class Splitter:
     def __init__(self, share: float, seed: int, columns: Sequence[str] = ()) -> None:
         self._share, self._seed, self._columns = share, seed, tuple(columns)
         self._waiting: list[tuple[Row, tuple[str, ...]]] = []
-        self._texts: list[str] = []  # those that differ, in order
+        self._texts = Spool()  # those that differ, in order
         self._known: dict[int, int] = {}  # hash of a text → its index
         self._asked: Counter[int] = Counter()
         self._text, self._question, self._root = array("q"), array("Q"), array("Q")
@@ -69,7 +70,7 @@ class Splitter:
         hashed = _hash(SAME_TEXT, same)
         if hashed not in self._known:
             self._known[hashed] = len(self._texts)
-            self._texts.append(text)
+            self._texts.add(text)
         self._text.append(self._known[hashed])
         asks = self._unless_form(_hash(SAME_QUESTION, asked)) if asked else 0
         self._question.append(asks)
@@ -111,14 +112,21 @@ class Neighbours:
 
     def __init__(self, count: int, pairs: Pairs) -> None:
         ends = np.concatenate([pairs.first, pairs.second])
-        order = np.argsort(ends, kind="stable")
+        order = np.lexsort((np.concatenate([pairs.second, pairs.first]), ends))
         self._others = np.concatenate([pairs.second, pairs.first])[order]
+        self._similarity = np.concatenate([pairs.similarity, pairs.similarity])[order]
         self._starts = np.searchsorted(ends[order], np.arange(count + 1))
 
     def of(self, text: int) -> list[int]:
         """The near copies of one text, in their order."""
-        found: list[int] = sorted(self._others[self._starts[text] : self._starts[text + 1]].tolist())
+        found: list[int] = self._others[self._starts[text] : self._starts[text + 1]].tolist()
         return found
+
+    def before(self, text: int) -> Iterator[tuple[int, float]]:
+        """The near copies of a text that come before it, and how like it they are."""
+        for at in range(self._starts[text], self._starts[text + 1]):
+            if self._others[at] < text:
+                yield int(self._others[at]), float(self._similarity[at])
 
 
 def _hash(kind: str, value: str) -> int:

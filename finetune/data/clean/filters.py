@@ -8,7 +8,6 @@ from typing import Any
 from finetune.data.check import check
 from finetune.data.clean.item import Item, answers, said
 from finetune.data.clean.settings import LengthConfig
-from finetune.data.encode import Encoder, Refused
 from finetune.data.examine.answers import answer_hits
 from finetune.data.examine.languages import NAMES, language
 from finetune.data.examine.private import spans
@@ -70,37 +69,22 @@ def languages(keep: Collection[str]) -> Filter:
     return drops
 
 
-def length(config: LengthConfig, encoder: Encoder | None) -> Filter:
-    """Rows that are too short or too long."""
+def length(config: LengthConfig, tokenizer: Any) -> Filter:
+    """Rows that are too short or too long; the tokens of a chat template are not counted."""
 
     def drops(item: Item) -> Reason:
         if item.row is None:
             return None
-        found = _length(item.row, config, encoder)
+        found = sum(map(measure, answers(item.row) if config.of == "answers" else said(item.row)))
         if config.low is not None and found < config.low:
             return f"{found:,} {config.unit}, under clean.length.low={config.low:,}"
         if config.high is not None and found > config.high:
             return f"{found:,} {config.unit}, over clean.length.high={config.high:,}"
         return None
 
+    def measure(text: str) -> int:
+        if config.unit == "tokens":
+            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(text) if config.unit == "characters" else len(text.split())
+
     return drops
-
-
-def _length(row: Row, config: LengthConfig, encoder: Encoder | None) -> int:
-    if config.unit == "tokens" and config.of == "row":
-        return _tokens(row, encoder)
-    parts = answers(row) if config.of == "answers" else said(row)
-    if config.unit == "characters":
-        return sum(map(len, parts))
-    if config.unit == "words":
-        return sum(len(part.split()) for part in parts)
-    assert encoder is not None
-    tokenizer: Any = encoder.tokenizer
-    return sum(len(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in parts)
-
-
-def _tokens(row: Row, encoder: Encoder | None) -> int:
-    """The tokens that the row has in training."""
-    assert encoder is not None
-    (found,) = encoder.encode([row])
-    return found.length if isinstance(found, Refused) else len(found.input_ids)

@@ -30,6 +30,17 @@ class PersonalConfig:
 
 
 @dataclass
+class BoilerplateConfig:
+    """Which answers are not to be taught."""
+
+    kinds: list[str] = setting(
+        ["refusals", "teachers", "placeholders"],
+        "What is dropped: refusals, names of other models and their makers, answers that say nothing, stock phrases.",
+        choices=("refusals", "teachers", "placeholders", "phrases"),
+    )
+
+
+@dataclass
 class LanguageConfig:
     """Which languages stay."""
 
@@ -68,6 +79,7 @@ class CleanConfig:
     )
     keep_by: str | None = setting(None, "Column with a date, a version or a score, for `clean.keep=highest`.")
     personal: PersonalConfig = field(default_factory=PersonalConfig)
+    boilerplate: BoilerplateConfig = field(default_factory=BoilerplateConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     length: LengthConfig = field(default_factory=LengthConfig)
     near: NearConfig = field(default_factory=NearConfig)

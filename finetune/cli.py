@@ -151,6 +151,12 @@ def _data_split(command: Command) -> int:
     return split_files.command(command.arguments, json_output=command.json)
 
 
+def _data_clean(command: Command) -> int:
+    from finetune.data.clean import command as clean
+
+    return clean.command(command.arguments, json_output=command.json)
+
+
 def _data_check(command: Command) -> int:
     from finetune.data.examine import command as check
 
@@ -194,9 +200,15 @@ VERBS: dict[str, Verb] = {
         _data_check, "FILE… [key=value …] [--flags]", "look at every row, and say what is wrong with it", EVERY
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
+    "data clean": Verb(
+        _data_clean,
+        "FILE… [output=DIR] [clean.steps=[…]] [key=value …] [--flags]",
+        "repair rows and drop bad ones, each with its reason",
+        EVERY,
+    ),
     "data split": Verb(
         _data_split,
-        "FILE … [output=DIR] [split.share=0.1] [data.group_by=[COLUMN]] [--flags]",
+        "FILE… [output=DIR] [split.share=0.1] [data.group_by=[COLUMN]] [--flags]",
         "part rows into train and held out, without leaks",
         EVERY,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -44,8 +44,13 @@ class Checked:
     source: int  # index of its source
 
 
-def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str]) -> list[Loaded]:
-    """Every row of the sources; raises all their faults at once. Notes in `used` which named columns they have."""
+def load(
+    sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str], seen: set[str]
+) -> list[Loaded]:
+    """Every row of the sources; raises all their faults at once.
+
+    Notes in `used` which of `data.columns` they have, and in `seen` which of `data.group_by`.
+    """
     faults = FaultLog()
     loaded = [
         Loaded(
@@ -57,7 +62,7 @@ def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], u
             isinstance(item.row, Chat) and item.row.plain,
             groups_of(item.record, data.group_by),
         )
-        for item in read_rows(sources, data, shapes, used, faults, also=data.group_by)
+        for item in read_rows(sources, data, shapes, used, seen, faults, also=data.group_by)
     ]
     faults.raise_any()
     return loaded
@@ -68,6 +73,7 @@ def read_rows(
     data: RowsConfig,
     shapes: tuple[str, ...],
     used: set[str],
+    seen: set[str],
     faults: FaultLog,
     *,
     also: Sequence[str] = (),
@@ -75,7 +81,8 @@ def read_rows(
 ) -> Iterator[Checked]:
     """The sound rows of the sources, one by one, with the records that they came from; faults go to the log.
 
-    `also` are columns that are needed besides those of the layouts, `others` asks for every column there is.
+    `also` are columns that are needed besides those of the layouts, of which `seen` notes those that are there;
+    `others` asks for every column there is.
     """
     check_columns(data.columns)
     wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values(), *also}
@@ -90,7 +97,8 @@ def read_rows(
             revision=data.revision,
         )
         converter = Converter(data, shapes, faults)
-        for record in _noting(records, data.columns, also, used):
+        records = noting(noting(records, data.columns, used), {column: column for column in also}, seen)
+        for record in records:
             row = converter.row(record)
             if row is not None:
                 yield Checked(record, converter.layout, row, index)
@@ -110,28 +118,30 @@ def check_hub(data: RowsConfig, sources: Sequence[Source]) -> None:
             raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
 
 
-def check_used(data: RowsConfig, used: set[str], group_by: Sequence[str] = ()) -> None:
+def check_used(columns: dict[str, str], used: set[str]) -> None:
     """Refuse names of columns that no source has: they would be passed over in silence."""
     faults = FaultLog()
-    for ours, theirs in sorted(data.columns.items()):
-        if theirs not in used:
-            what = f"no row has a column {theirs!r}, so it has no effect"
-            faults.add(f"data.columns.{ours}", what, "correct it, or leave it out", "columns-setting")
-    for column in group_by:
-        if column not in used:
+    for ours in sorted(set(columns) - used):
+        what = f"no row has a column {columns[ours]!r}, so it has no effect"
+        faults.add(f"data.columns.{ours}", what, "correct it, or leave it out", "columns-setting")
+    faults.raise_any()
+
+
+def check_groups(columns: Sequence[str], seen: set[str]) -> None:
+    """Refuse columns to group by that no row has."""
+    faults = FaultLog()
+    for column in columns:
+        if column not in seen:
             what = f"no row has a column {column!r}, so it has no effect"
             faults.add("data.group_by", what, "correct it, or leave it out", "columns-setting")
     faults.raise_any()
 
 
-def _noting(
-    records: Iterator[Record], columns: dict[str, str], also: Sequence[str], used: set[str]
-) -> Iterator[Record]:
+def noting(records: Iterator[Record], columns: Mapping[str, str], used: set[str]) -> Iterator[Record]:
     """The records, noting which of the named columns they have."""
-    names = {*columns.values(), *also}
     for record in records:
-        if not names <= used:
-            used.update(name for name in names if name in record.values)
+        if len(used) < len(columns):
+            used.update(ours for ours, theirs in columns.items() if theirs in record.values)
         yield record
 
 

@@ -20,7 +20,7 @@ from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
 from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
 from finetune.data.faults import FaultLog
 from finetune.data.leaks import Measured, check_leaks, passages, said_allowed
-from finetune.data.load import Loaded, check_hub, check_used, load
+from finetune.data.load import Loaded, check_groups, check_hub, check_used, load
 from finetune.data.order import row_order
 from finetune.data.prepared import Allowed, PreparedData, SplitFacts
 from finetune.data.read import Source, find_sources
@@ -85,9 +85,10 @@ def prepare(
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
-    used: set[str] = set()
-    rows, held_rows = load(train, data, shapes, used), load(held, data, shapes, used)
-    check_used(data, used, data.group_by)
+    used, seen = set[str](), set[str]()
+    rows, held_rows = load(train, data, shapes, used, seen), load(held, data, shapes, used, seen)
+    check_used(data.columns, used)
+    check_groups(data.group_by, seen)
     exams = read_benchmarks(benchmarks)
     folder = root / settings.digest(_rows_digest(rows), _rows_digest(held_rows), _texts_digest(exams))
     result = prepared.read(folder)

@@ -14,7 +14,7 @@ from finetune import __version__
 from finetune.config import GroupedRowsConfig, setting
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Tie
 from finetune.data.faults import FaultLog
-from finetune.data.load import Checked, check_hub, check_used, groups_of, read_rows
+from finetune.data.load import Checked, check_groups, check_hub, check_used, groups_of, read_rows
 from finetune.data.output import Output, fingerprint
 from finetune.data.read import Source, find_sources
 from finetune.data.records import line, rewritten
@@ -92,20 +92,22 @@ class _Taken:
         return f"{self.files[self.file[index]]}:{self.rows[index]}"
 
 
-def _read(sources: Sequence[Source], settings: SplitSettings, used: set[str]) -> Iterator[Checked]:
+def _read(sources: Sequence[Source], settings: SplitSettings) -> Iterator[Checked]:
     """The rows, with all their columns; raises the faults of all at the end."""
     faults, data = FaultLog(), settings.data
-    yield from read_rows(sources, data, SHAPES, used, faults, also=data.group_by, others=True)
+    used, seen = set[str](), set[str]()
+    yield from read_rows(sources, data, SHAPES, used, seen, faults, also=data.group_by, others=True)
     faults.raise_any()
+    check_used(data.columns, used)
+    check_groups(data.group_by, seen)
 
 
 def _take(sources: Sequence[Source], settings: SplitSettings) -> _Taken:
     """Read the rows for what they can have in common."""
-    used: set[str] = set()
     data, split = settings.data, settings.split
     taken = _Taken(Splitter(split.share, split.seed, data.group_by))
     shape = ""
-    for item in _read(sources, settings, used):
+    for item in _read(sources, settings):
         if shape and item.row.shape != shape:
             what = f"the row is {item.row.shape}, and those before it are {shape}: one file cannot hold both"
             raise UserError.at(item.record.where, what, "split them by two commands")
@@ -116,7 +118,6 @@ def _take(sources: Sequence[Source], settings: SplitSettings) -> _Taken:
         taken.rows.append(item.record.row)
         taken.layouts.add(item.layout)
         taken.splitter.add(item.row, groups_of(item.record, data.group_by))
-    check_used(data, used, data.group_by)
     return taken
 
 
@@ -130,7 +131,7 @@ def _write(
 ) -> str:
     """Write every row to the file of its side; gives a hash of all rows and sides."""
     digest, count = hashlib.sha256(), 0
-    for count, item in enumerate(_read(sources, settings, set()), 1):
+    for count, item in enumerate(_read(sources, settings), 1):
         if count > len(taken.rows):
             break
         row, side = item.record, int(split.sides[count - 1])

@@ -73,12 +73,3 @@ def _said(overlap: Overlap, where: str, words: int) -> str:
     if overlap.kind == "near":
         return f"nearly the same ({overlap.share:.0%} alike) as one that is trained on, at {where}: {sample!r}"
     return f"in part trained on too ({overlap.share:.0%} of its runs of {words} words), at {where}: {sample!r}"
-
-
-def said_allowed(contamination: Sequence[Allowed]) -> str:
-    """One line on overlaps that were allowed."""
-    rows = Counter[str]()
-    for entry in contamination:
-        rows[entry.key] += entry.rows
-    parts = " and ".join(f"{count} rows of {key}" for key, count in rows.items())
-    return f"{parts} are trained on too, which data.allow_contamination allows: scores on them mean little"

@@ -19,10 +19,10 @@ from finetune.data.benchmarks import Passage, find_benchmarks, read_benchmarks
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
 from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
 from finetune.data.faults import FaultLog
-from finetune.data.leaks import Measured, check_leaks, passages, said_allowed
+from finetune.data.leaks import Measured, check_leaks, passages
 from finetune.data.load import Loaded, check_groups, check_hub, check_used, load
 from finetune.data.order import row_order
-from finetune.data.prepared import Allowed, PreparedData, SplitFacts
+from finetune.data.prepared import Allowed, PreparedData, SplitFacts, said_allowed
 from finetune.data.read import Source, find_sources
 from finetune.data.rows import Chat, Row, from_json, to_json, unrolled
 from finetune.data.sandbox import TemplateFault
@@ -157,7 +157,8 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 def _rows_digest(rows: Sequence[Loaded]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(f"{row.source}\0{row.json}\0{row.groups}\n".encode())
+        groups = f"\0{row.groups}" if any(row.groups) else ""
+        digest.update(f"{row.source}\0{row.json}{groups}\n".encode())
     return digest.hexdigest()
 
 

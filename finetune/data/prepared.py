@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,6 +57,15 @@ class PreparedData:
     warnings: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()  # the tokens that end an answer: generation must stop at each of them
     contamination: tuple[Allowed, ...] = ()  # rows on which the model is measured and that are trained on too
+
+
+def said_allowed(contamination: Sequence[Allowed]) -> str:
+    """One line on overlaps that were allowed."""
+    rows = Counter[str]()
+    for entry in contamination:
+        rows[entry.key] += entry.rows
+    parts = " and ".join(f"{count} rows of {key}" for key, count in rows.items())
+    return f"{parts} are trained on too, which data.allow_contamination allows: scores on them mean little"
 
 
 def files_digest(sources: Sequence[Source]) -> str | None:

@@ -163,7 +163,7 @@ class DataConfig(GroupedRowsConfig):
         None, "Files with the rows of benchmarks, of which the training rows must hold none.", example="exam.jsonl"
     )
     contamination_words: int = setting(
-        13, "Words in a row that training rows may not share with those of `data.eval` and `data.benchmarks`.", low=5
+        13, "Words in a row that training rows may not share with held-out rows and those of `data.benchmarks`.", low=5
     )
     allow_contamination: bool = setting(
         False, "Train although training rows stand in `data.eval` or `data.benchmarks`; the report then says so."

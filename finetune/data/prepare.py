@@ -211,7 +211,7 @@ class _Job:
         data = self.settings.data
         if data.eval_share <= 0:
             return _Parts(self.rows, [], "none")
-        splitter = Splitter(data.eval_share, self.settings.seed, data.group_by)
+        splitter = Splitter(data.eval_share, self.settings.seed, data.contamination_words, data.group_by)
         for row in self.rows:
             splitter.add(from_json(row.json), row.groups)
         split = splitter.split()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from finetune.data.clusters import Clusters, Key, Placing, Tie
 from finetune.data.load import Loaded
 from finetune.data.rows import Row, compared, question
+from finetune.data.runs import shared_runs
 from finetune.data.similar import Pairs, earlier_pairs
 from finetune.data.spool import Spool
 from finetune.data.words import fold
@@ -43,8 +44,8 @@ class Split:
 class Splitter:
     """Takes rows one after the other, keeps what they can have in common, and places them."""
 
-    def __init__(self, share: float, seed: int, columns: Sequence[str] = ()) -> None:
-        self._share, self._seed, self._columns = share, seed, tuple(columns)
+    def __init__(self, share: float, seed: int, words: int, columns: Sequence[str] = ()) -> None:
+        self._share, self._seed, self._words, self._columns = share, seed, words, tuple(columns)
         self._waiting: list[tuple[Row, tuple[str, ...]]] = []
         self._texts = Spool()  # those that differ, in order
         self._known: dict[int, int] = {}  # hash of a text → its index
@@ -87,13 +88,16 @@ class Splitter:
         """The sides of the rows taken."""
         self._take_waiting()
         hashes = list(self._known)
-        neighbours = Neighbours(len(hashes), earlier_pairs(self._texts))
+        copies = Neighbours(len(hashes), earlier_pairs(self._texts))
+        first, second = shared_runs(self._texts, self._words)
+        partly = Neighbours(len(hashes), Pairs(first, second, np.ones(len(first))))
         placing = Placing(self._share)
         sides, ties = np.zeros(len(self._text), dtype=np.int8), {}
         for row, text in enumerate(self._text):
-            copies = [Key(NEAR_COPY, hashes[other]) for other in neighbours.of(text)]
+            near = [Key(NEAR_COPY, hashes[other]) for other in copies.of(text)]
+            near += [Key(f"the same {self._words} words in a row", hashes[other]) for other in partly.of(text)]
             own = Key(SAME_TEXT, hashes[text])
-            place = placing.place(own, list(self._keys(row)), copies, self._root[row])
+            place = placing.place(own, list(self._keys(row)), near, self._root[row])
             sides[row] = place.side
             if place.ties:
                 ties[row] = place.ties

@@ -35,6 +35,7 @@ class SplitConfig:
 
     share: float = setting(0.1, "Share of the rows that is held out.", above=0, below=1)
     seed: int = setting(42, "Seed of the hash that decides; `train` uses its own `seed`.", low=0, high=2**32 - 1)
+    words: int = setting(13, "Words in a row that no row of one side shares with one of the other.", low=5)
     overwrite: bool = setting(False, "Replace a split that was made with other settings or of other rows.")
 
 
@@ -105,7 +106,7 @@ def _read(sources: Sequence[Source], settings: SplitSettings) -> Iterator[Checke
 def _take(sources: Sequence[Source], settings: SplitSettings) -> _Taken:
     """Read the rows for what they can have in common."""
     data, split = settings.data, settings.split
-    taken = _Taken(Splitter(split.share, split.seed, data.group_by))
+    taken = _Taken(Splitter(split.share, split.seed, split.words, data.group_by))
     shape = ""
     for item in _read(sources, settings):
         if shape and item.row.shape != shape:
@@ -165,7 +166,12 @@ def _moved(folder: Path) -> UserError:
 
 def _settings(settings: SplitSettings) -> dict[str, Any]:
     """The settings that decide the sides."""
-    return {"share": settings.split.share, "seed": settings.split.seed, **asdict(settings.data)}
+    return {
+        "share": settings.split.share,
+        "seed": settings.split.seed,
+        "words": settings.split.words,
+        **asdict(settings.data),
+    }
 
 
 def _earlier(folder: Path, settings: SplitSettings) -> dict[str, Any] | None:

@@ -158,7 +158,10 @@ def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
         what = "has no effect: it says which rows are held out together, and none are split off"
         faults.append(Fault("data.group_by", what, "leave it out"))
     if config.data.eval is None and not config.data.benchmarks:
-        for key in ("data.allow_contamination", "data.contamination_words"):
+        idle = ["data.allow_contamination"]
+        if config.data.eval_share <= 0:
+            idle.append("data.contamination_words")
+        for key in idle:
             if key in sources:
                 what = "has no effect without data.eval or data.benchmarks"
                 faults.append(Fault(key, what, "leave it out"))

@@ -49,7 +49,7 @@ def chat(number: int, question: str = "", answer: str = "") -> Chat:
 
 
 def sides(rows: Sequence[Row], share: float = 0.1, seed: int = 42, groups: Sequence[str] = ()) -> list[int]:
-    splitter = Splitter(share, seed, ["user"] if groups else [])
+    splitter = Splitter(share, seed, 13, ["user"] if groups else [])
     for number, row in enumerate(rows):
         splitter.add(row, [groups[number]] if groups else [])
     return [int(side) for side in splitter.split().sides]
@@ -119,7 +119,7 @@ def test_a_row_that_ties_both_sides_together_is_left_out_of_both() -> None:
     marks = sides(ROWS)
     train, held = ROWS[marks.index(TRAIN)], ROWS[marks.index(HELD_OUT)]
     tie = chat(999, question=train.messages[0]["content"])
-    grouped = Splitter(0.1, 42, ["user"])
+    grouped = Splitter(0.1, 42, 13, ["user"])
     for row in ROWS:
         grouped.add(row, [json.dumps("Ada") if row is held else ""])
     grouped.add(tie, [json.dumps("Ada")])

@@ -14,7 +14,25 @@ from rows import write_rows
 Run = Callable[..., tuple[int, str, str]]
 
 SECRET = "ghp_" + "a1B2" * 9
-WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge", "marsh", "north", "ocean", "pearl", "quartz"]
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "ocean",
+    "pearl",
+    "quartz",
+]
 
 
 def talk(question: str, answer: str, **more: Any) -> dict[str, Any]:

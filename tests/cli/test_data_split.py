@@ -17,7 +17,25 @@ from finetune.data.similar import near_between
 Run = Callable[..., tuple[int, str, str]]
 
 FILES = ("train.jsonl", "heldout.jsonl", "left_out.jsonl", "split.json")
-WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge", "marsh", "north", "ocean", "pearl", "quartz"]
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "ocean",
+    "pearl",
+    "quartz",
+]
 
 
 def prose(rng: random.Random, count: int) -> str:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from finetune.data.clusters import Clusters, Key, Placing, Tie
 from finetune.data.load import Loaded
+from finetune.data.passages import shared_runs
 from finetune.data.rows import Row, compared, question
-from finetune.data.runs import shared_runs
 from finetune.data.similar import Pairs, earlier_pairs
 from finetune.data.spool import Spool
 from finetune.data.words import fold

@@ -58,6 +58,10 @@ class UserError(FinetuneError):
         self.total = len(self.faults) if total is None else total
         super().__init__("\n".join(self.lines()))
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[tuple[Fault, ...], int]]:
+        """How it comes from another process with all its faults."""
+        return type(self), (self.faults, self.total)
+
     @classmethod
     def at(cls, where: str, what: str, mend: str = "", code: str = "") -> UserError:
         """An error with a single fault."""

@@ -150,8 +150,8 @@ TABLE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     ),
     "leak": (
         ("held-out-trained", ERROR, "A held-out row is trained on too.", "Delete it in one of them."),
-        ("held-out-shares", WARNING, "A held-out row shares a run of words with a training row.", "Keep it in one."),
-        ("held-out-near-copy", WARNING, "A held-out row nearly repeats a training row.", "Keep it in one."),
+        ("held-out-shares", ERROR, "A held-out row shares a run of words with a training row.", "Keep it in one."),
+        ("held-out-near-copy", ERROR, "A held-out row nearly repeats a training row.", "Keep it in one."),
     ),
     "token": (
         ("template", ERROR, "The chat template fails, or does not keep every turn.", "Give another template."),
@@ -159,6 +159,7 @@ TABLE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("nothing-learned", ERROR, "Nothing in the row is learned.", "Delete the row, or raise `data.max_length`."),
         ("answer-truncated", WARNING, "`data.max_length` cuts the answer.", "Raise it, or drop the row."),
         ("row-dropped", WARNING, "The row is over `data.max_length` and is dropped.", "Raise it to keep the row."),
+        ("all-dropped", ERROR, "Every row is over `data.max_length` and is dropped.", "Raise it."),
         ("stop-not-learned", WARNING, "No stop token is learned at the end of the answer.", "Give another template."),
         ("reasoning-unlearned", WARNING, "The template leaves reasoning out.", "Give another template."),
         ("row-unrolled", INFO, "The conversation becomes a row for each of its answers.", "Nothing."),

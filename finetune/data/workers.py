@@ -1,4 +1,8 @@
-"""Work on many rows spread over processes, with the results in the order of the tasks."""
+"""Work on many rows spread over processes, with the results in the order of the tasks.
+
+A process ends with the one that started it, however that ends. Ctrl-C is for the parent alone, which then ends all
+others at once.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import chain, islice
-from multiprocessing.connection import wait
-from typing import TypeVar
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
 from finetune.errors import RunFailed
 
@@ -22,6 +27,7 @@ Result = TypeVar("Result")
 MOST_PROCESSES = 16
 FEW_TEXTS = 20_000  # starting processes takes longer than to work through these in one
 TASK_CHARACTERS = 2_000_000
+AHEAD = 3  # tasks a process that are begun before the result of the first is taken
 
 
 def count(processes: int | None, texts: int) -> int:
@@ -30,8 +36,13 @@ def count(processes: int | None, texts: int) -> int:
         return max(processes, 1)
     if texts < FEW_TEXTS:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_PROCESSES)
+    return cores()
+
+
+def cores() -> int:
+    """The cores that this process may use, as far as they help."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, MOST_PROCESSES)
 
 
 def portions(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -49,37 +60,130 @@ def portions(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
         yield first, portion
 
 
-def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes: int) -> Iterator[Result]:
+def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes: int) -> Generator[Result, None, None]:
     """The function's result for each task, in their order; only a few tasks are read ahead.
 
-    The function must be importable by name, because other processes are started afresh: a fork of a process
-    with threads may hang.
+    The function is sent to each process once, and what it keeps between tasks stays there. It must be importable by
+    name, because other processes are started afresh: a fork of a process with threads may hang.
     """
     tasks = iter(tasks)
     ahead = list(islice(tasks, 2))
-    tasks = chain(ahead, tasks)
+    waiting = chain(ahead, tasks)
     if processes == 1 or len(ahead) < 2:
-        yield from map(function, tasks)
+        yield from map(function, waiting)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_follow_parent)
-    waiting: deque[Future[Result]] = deque()
+    crew = _Crew(function, processes)
     try:
-        for task in tasks:
-            waiting.append(pool.submit(function, task))
-            if len(waiting) > 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise RunFailed("a process that compared rows was killed, most likely for want of memory") from error
+        yield from crew.results(waiting)
     finally:
-        pool.shutdown(cancel_futures=True)
+        crew.end()
+
+
+@dataclass
+class _Worker:
+    """One process, and the pipe to it."""
+
+    process: BaseProcess
+    pipe: Connection
+    busy: bool = False
+
+
+@dataclass
+class _Crew:
+    """The processes that work on the tasks of one call."""
+
+    function: Callable[[Any], Any]
+    processes: int
+    workers: list[_Worker] = field(default_factory=list)
+
+    def results(self, tasks: Iterator[Any]) -> Iterator[Any]:
+        """The results in the order of the tasks."""
+        self._start()
+        done: dict[int, Any] = {}
+        given = told = 0
+        more = True
+        while more or told < given:
+            for worker in self.workers:
+                if worker.busy or not more or given - told >= AHEAD * self.processes:
+                    continue
+                try:
+                    task = next(tasks)
+                except StopIteration:
+                    more = False
+                else:
+                    self._give(worker, given, task)
+                    given += 1
+            done.update(self._take(worker) for worker in self._ready())
+            while told in done:
+                yield done.pop(told)
+                told += 1
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        # What is blocked here is blocked in a new process from its first instruction on.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(self.processes):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, self.function), daemon=True)
+                process.start()
+                theirs.close()
+                self.workers.append(_Worker(process, ours))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _give(self, worker: _Worker, number: int, task: Any) -> None:
+        try:
+            worker.pipe.send((number, task))
+        except OSError:
+            raise _killed() from None
+        worker.busy = True
+
+    def _ready(self) -> list[_Worker]:
+        """The processes that have something to say; waits for one when any works."""
+        busy = [worker for worker in self.workers if worker.busy]
+        ready = wait([worker.pipe for worker in busy]) if busy else []
+        return [worker for worker in busy if worker.pipe in ready]
+
+    def _take(self, worker: _Worker) -> tuple[int, Any]:
+        try:
+            number, result, error = worker.pipe.recv()
+        except (EOFError, OSError):
+            raise _killed() from None
+        worker.busy = False
+        if error is not None:
+            raise error
+        return number, result
+
+    def end(self) -> None:
+        """End all processes at once, whatever they do."""
+        for worker in self.workers:
+            worker.process.kill()
+        for worker in self.workers:
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _killed() -> RunFailed:
+    return RunFailed("a process that works on the rows was killed, most likely for want of memory")
+
+
+def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    _follow_parent()
+    with suppress(EOFError, BrokenPipeError):  # the parent has gone
+        while True:
+            number, task = pipe.recv()
+            answer: tuple[int, Any, Exception | None]
+            try:
+                answer = (number, function(task), None)
+            except Exception as error:  # the edge of this process: the parent raises it again
+                error.add_note(traceback.format_exc())
+                answer = (number, None, error)
+            pipe.send(answer)
 
 
 def _follow_parent() -> None:
-    """End with the parent, however it ends; leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent, however it ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()

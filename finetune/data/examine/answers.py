@@ -95,7 +95,6 @@ def answer_hits(view: View) -> Iterator[Hit]:
         lower = answer.lower()
         if not answer.isascii():
             lower = lower.replace("’", "'")
-        # Lower case may be longer than the text, so the place is only told when it is not.
         yield from _phrase("boilerplate", BOILERPLATE, lower, begin)
         yield from _phrase("teacher-name", TEACHERS, lower, begin)
         yield from _phrase("refusal", REFUSALS, lower[:OPENING], begin)

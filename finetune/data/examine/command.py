@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from omegaconf import MISSING
 
+from finetune.data import workers
 from finetune.data.codes import ERROR
+from finetune.data.examine.copies import note_copies, note_leaks
 from finetune.data.examine.gathered import Gathered
 from finetune.data.examine.page import page
 from finetune.data.examine.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
 from finetune.data.examine.result import Result, as_json, conclude, lines
 from finetune.data.examine.settings import CheckSettings, check_settings
-from finetune.data.examine.whole import look_at_all
-from finetune.data.examine.workers import cores
+from finetune.data.examine.whole import look_at_all, note_trained
 from finetune.data.load import check_columns
 from finetune.data.read import Source, find_sources
 from finetune.errors import UserError
 from finetune.settings.verb import read_verb
 
 PAGE = "data-report.html"
+MOST_ROWS = 200_000  # among which near-copies are looked for without being asked
 WITHOUT_MODEL = (
     "Without a model, templates, masks, stop tokens and lengths in tokens were not looked at: add model=tiny or "
     "another."
@@ -51,9 +53,26 @@ def check(paths: Sequence[str], settings: CheckSettings) -> Result:
     waiting = chain(pieces(TRAIN, train, settings.data), pieces(HELD_OUT, held_out, settings.data))
     gathered = Gathered(settings)
     gathered.take(waiting, _processes(settings, (*train, *held_out)))
-    look_at_all(gathered.train, gathered.held_out, gathered.notes)
-    remarks = () if settings.has_model else (WITHOUT_MODEL,)
-    return conclude(gathered.train, gathered.held_out, gathered.notes, settings, remarks)
+    look_at_all(gathered.train, gathered.notes)
+    remarks = [*_compare(gathered, settings), *([] if settings.has_model else [WITHOUT_MODEL])]
+    return conclude(gathered.train, gathered.held_out, gathered.notes, settings, tuple(remarks))
+
+
+def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
+    """Note rows that are nearly the same; says what was left out."""
+    texts, held_texts, near = gathered.texts, gathered.held_texts, settings.check.near
+    if near is False:
+        note_trained(gathered.train, gathered.held_out, gathered.notes)
+        yield "Near-copies were not looked for: leave check.near=false out."
+        return
+    processes = settings.check.processes
+    if len(texts) and len(held_texts):
+        train, held_out, words = gathered.train, gathered.held_out, settings.check.words
+        note_leaks(train, held_out, texts, held_texts, gathered.notes, words=words, processes=processes)
+    if near is None and len(texts) > MOST_ROWS:
+        yield f"Near-copies among {len(texts):,} rows were not looked for, which takes minutes: add check.near=true."
+    elif len(texts) > 1:
+        note_copies(gathered.train, texts, gathered.notes, processes)
 
 
 def _target(settings: CheckSettings) -> Path:
@@ -84,4 +103,4 @@ def _processes(settings: CheckSettings, sources: Sequence[Source]) -> int:
     if any(source.on_hub for source in sources):
         return 1
     size = sum(path.stat().st_size for source in sources for path in source.files if path.is_file())
-    return max(1, min(settings.check.processes or cores(), size // (2 * PART_BYTES)))
+    return max(1, min(settings.check.processes or workers.cores(), size // (2 * PART_BYTES)))

@@ -19,12 +19,12 @@ from finetune.data.examine.private import masked, private_hits
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.examine.sums import LONGEST_LABEL, MOST_WORDS_OF_LABEL, ROW, Run, Sums, hashes
 from finetune.data.examine.text import text_hits
-from finetune.data.examine.tokens import Measurer, Size
+from finetune.data.examine.tokens import Measurer, Size, measurer
 from finetune.data.examine.tools import tool_findings
 from finetune.data.examine.turns import turn_findings
 from finetune.data.examine.view import Hit, View, view
 from finetune.data.read import Record
-from finetune.data.rows import SHAPES, Chat, Row
+from finetune.data.rows import SHAPES, Chat, Row, compared
 from finetune.errors import Fault, UserError, printable
 
 BATCH = 256  # rows that are measured together
@@ -38,17 +38,20 @@ class Looked:
     sums: Sums
     used: set[str] = field(default_factory=set)  # which of data.columns it has
     unmeasured: Fault | None = None  # why rows could not be measured in tokens
+    texts: list[str] = field(default_factory=list)  # by which rows are compared, where they are
 
 
-class Examiner:
-    """Looks at pieces; one for each process, since a tokenizer belongs to one."""
+class Look:
+    """Looks at pieces. Each process has its own, and loads the tokenizer when it looks for the first time."""
 
-    def __init__(self, settings: CheckSettings, measurer: Measurer | None) -> None:
-        self._settings, self._measurer = settings, measurer
+    def __init__(self, settings: CheckSettings) -> None:
+        self._settings = settings
         self._disabled = frozenset(settings.check.disable)
+        self._measurer: Measurer | None = None
 
-    def look(self, piece: Piece) -> Looked:
+    def __call__(self, piece: Piece) -> Looked:
         """Everything that can be said of a piece by itself."""
+        self._measurer = self._measurer or measurer(self._settings)
         notes = Notes(self._settings.check.samples, self._disabled)
         looked = Looked(notes, Sums())
         data = self._settings.data
@@ -90,6 +93,8 @@ class Examiner:
             turns = len(found.row.messages) if isinstance(found.row, Chat) else 0
             fields = (*hashes(found.row), found.record.row, words, answer_words, turns, size.tokens, size.learned)
             numbers.append(fields)
+            if self._settings.check.near is not False:
+                looked.texts.append(compared(found.row))
         looked.sums.rows.append(np.array(numbers, dtype=ROW))
         for found in batch:
             runs = looked.sums.runs

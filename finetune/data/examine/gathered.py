@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import tee
 
-from finetune.data.examine.examine import Looked
+from finetune.data import workers
+from finetune.data.examine.examine import Look, Looked
 from finetune.data.examine.notes import Notes
 from finetune.data.examine.pieces import TRAIN, Piece
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.examine.sums import Sums
-from finetune.data.examine.workers import look_at
+from finetune.data.examine.texts import Texts
 from finetune.data.load import check_used
 from finetune.data.read import note_empty, shorten
 from finetune.errors import Fault, UserError
@@ -29,6 +30,7 @@ class Gathered:
         self._most = settings.check.samples
         self.notes = Notes(self._most, frozenset(settings.check.disable))
         self.train, self.held_out = Sums(), Sums()
+        self.texts, self.held_texts = Texts(), Texts()
         self._used: set[str] = set()
         self._unmeasured: Fault | None = None
         self._open: tuple[str, int, int] | None = None  # a file read in parts: name, records, faults before it
@@ -37,7 +39,7 @@ class Gathered:
         """Have all pieces looked at, and join what they hold."""
         given, known = tee(pieces)
         told = time.monotonic()
-        with closing(look_at(given, self._settings, processes)) as results:
+        with closing(workers.mapped(Look(self._settings), given, processes)) as results:
             for piece, looked in zip(known, results, strict=True):
                 self._close_before(piece)
                 self._join(piece, looked)
@@ -54,6 +56,7 @@ class Gathered:
         self.notes.join(looked.notes)
         sums = self.train if piece.split == TRAIN else self.held_out
         sums.join(looked.sums, self._most)
+        (self.texts if piece.split == TRAIN else self.held_texts).add(looked.texts)
         self._used |= looked.used
         self._unmeasured = self._unmeasured or looked.unmeasured
         if self._open is not None:

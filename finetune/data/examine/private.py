@@ -74,10 +74,10 @@ def _person_address(text: str) -> bool:
 
 def _random(text: str) -> bool:
     """Whether a value looks drawn and not written: letters and digits, and few of them twice."""
-    value = re.split(r"[:=]", text, maxsplit=1)[1].strip("\"' ")
+    value = re.split(r"[:=]", text, maxsplit=1)[1].strip("\"' )")
     if not _has_digit(value) or not any(char.isalpha() for char in value):
         return False
-    if re.search(r"(?i)your|xxx|example|placeholder|changeme|\*\*\*|\.\.\.|[<>{}$()]", value):
+    if re.search(r"(?i)your|xxx|example|placeholder|changeme|\*\*\*|\.\.\.|[<>{}$(]", value):
         return False
     return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values()) >= 3.2
 
@@ -112,7 +112,7 @@ SECRETS = (
         ("PRIVATE KEY",),
         re.compile(
             r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-            r"(?:[A-Za-z0-9+/=\s\\:,-]{0,8000}?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"
+            r"(?:(?:[A-Za-z0-9+/=\s\\:,]|-(?!-)){0,8000}?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"
         ),
         _any,
     ),

@@ -51,7 +51,7 @@ class View:
     def answers(self) -> Iterator[tuple[int, str]]:
         """What the assistant says, with the place in the text at which it begins."""
         for part, begin in zip(self.parts, self.begins, strict=True):
-            if part.role == "assistant" and part.kind == "content":
+            if part.role == "assistant" and part.kind == "content" and part.text:
                 yield begin, part.text
 
     def asked(self) -> str:

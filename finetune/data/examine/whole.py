@@ -23,17 +23,21 @@ OUTLIER_FACTOR, OUTLIER_WORDS = 10, 500
 Indices = NDArray[np.int64]
 
 
-def look_at_all(train: Sums, held_out: Sums, notes: Notes) -> None:
+def look_at_all(train: Sums, notes: Notes) -> None:
     """Note what the rows together show, and drop what they show to be no defect."""
     table = train.table()
     places = Places(train.runs, table)
+    dropped = notes.tallies.get("row-dropped")
+    if len(table) and dropped is not None and not table["tokens"].any():
+        what = f"all {len(table)} rows of the split train are over data.max_length and were dropped"
+        mend = "raise data.max_length, or set data.on_long=truncate"
+        notes.add(train.runs[0].file, what, mend, "all-dropped")
     if 0 < len(table) < FEWEST_ROWS:
         notes.note("too-few-rows", Sample(train.runs[0].file, "", f"{len(table)} rows"))
     repeated = _repeats(table["row"])
     for later, earlier in _paired(repeated):
         notes.note("duplicate-row", Sample(places.where(later), "", f"repeats {places.where(earlier)} word for word"))
     _conflicts(table, repeated, places, notes)
-    _overlap(table["row"], places, held_out, notes)
     _outliers(table["words"], places, notes)
     _answers(train, notes)
     _labels(train, notes)
@@ -61,12 +65,12 @@ def _conflicts(table: NDArray[np.void], repeated: Indices, places: Places, notes
         notes.note("prompt-conflict", Sample(later, "", f"asks the same as {earlier} and answers otherwise"))
 
 
-def _overlap(hashes: NDArray[np.uint64], places: Places, held_out: Sums, notes: Notes) -> None:
-    """Held-out rows that are trained on too, said as `train` says it."""
-    table = held_out.table()
+def note_trained(train: Sums, held_out: Sums, notes: Notes) -> None:
+    """Note held-out rows that are trained on too, by their hashes alone; said as `train` says it."""
+    hashes, table = train.table()["row"], held_out.table()
     if not len(table) or not len(hashes):
         return
-    others = Places(held_out.runs, table)
+    places, others = Places(train.runs, train.table()), Places(held_out.runs, table)
     known, first = np.unique(hashes, return_index=True)
     at = np.minimum(np.searchsorted(known, table["row"]), len(known) - 1)
     for index in np.flatnonzero(known[at] == table["row"]):

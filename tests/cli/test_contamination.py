@@ -13,7 +13,24 @@ from rows import write_rows
 
 Run = Callable[..., tuple[int, str, str]]
 
-WORDS = "amber birch cedar delta ember fjord grove heath inlet jetty knoll ledge marsh north ocean pearl".split()
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "ocean",
+    "pearl",
+]
 
 
 def prose(seed: int, count: int = 10) -> str:

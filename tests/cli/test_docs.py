@@ -136,6 +136,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             (folder / "alpaca.json").write_text(json.dumps(alpaca), encoding="utf-8")
             cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
+            write_rows(folder / "copied.jsonl", [_json_row(0)])
         return folders[page]
 
     return of
@@ -330,8 +331,10 @@ def _takes(word: str, extra: list[str]) -> bool:
 @pytest.mark.parametrize("page", NAMES)
 def test_every_verb_that_is_named_exists(page: str) -> None:
     for code in code_of(page):
-        for verb in re.findall(r"(?:^|\$ |\b)finetune ([a-z]+)\b", code, flags=re.M):
-            assert verb in VERBS or re.search(rf"(run|build).*finetune {verb}", code), f"{page}: finetune {verb}"
+        for verb, second in re.findall(r"(?:^|\$ |\b)finetune ([a-z]+)\b(?: ([a-z]+)\b)?", code, flags=re.M):
+            assert verb in VERBS or f"{verb} {second}" in VERBS or re.search(rf"(run|build).*finetune {verb}", code), (
+                f"{page}: finetune {verb}"
+            )
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -3,57 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune.data.benchmarks import Passage
 from finetune.data.contamination import Overlap, overlaps
 from finetune.data.faults import FaultLog
-from finetune.data.load import Loaded
 from finetune.data.prepared import Allowed
-from finetune.data.rows import compared, from_json
 from finetune.errors import printable
 
 # Characters of a shared passage that a message shows.
 SHOWN = 60
+SAID_ROW = {"data.eval": "held-out row", "data.benchmarks": "row of a benchmark"}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Rows on which the model is measured, and the key that names them."""
+class Compared:
+    """Rows by what is compared, and where each stands; the texts may be read from the disk as they are asked for."""
 
-    key: str
-    passages: Sequence[Passage]
-
-
-def passages(rows: Sequence[Loaded]) -> list[Passage]:
-    """The rows by what is compared."""
-    return [Passage(compared(from_json(row.json)), row.where) for row in rows]
+    key: str  # the setting that names the rows
+    texts: Sequence[str]
+    where: Callable[[int], str]
 
 
-def check_leaks(
-    train: Sequence[Passage], measured: Sequence[Measured], *, words: int, allowed: bool
-) -> tuple[Allowed, ...]:
+def check_leaks(train: Compared, measured: Sequence[Compared], *, words: int, allowed: bool) -> tuple[Allowed, ...]:
     """Raise every overlap of the training rows with those on which the model is measured.
 
     Where overlap is allowed, it is counted instead.
     """
     faults, counts = FaultLog(), Counter[tuple[str, str]]()
-    texts = [passage.text for passage in train]
     for part in measured:
-        found = overlaps(texts, [passage.text for passage in part.passages], words=words)
-        for overlap in _one_each(found):
+        for overlap in _one_each(overlaps(train.texts, part.texts, words=words)):
             if allowed:
                 counts[part.key, overlap.kind] += 1
-            else:
-                what = f"this {_ROW[part.key]} is {_said(overlap, train[overlap.train].where, words)}"
-                mend = "delete it in one of them, or set data.allow_contamination=true to have it said in the report"
-                faults.add(part.passages[overlap.held_out].where, what, mend, "held-out-trained")
+                continue
+            what = f"this {SAID_ROW[part.key]} is {_said(overlap, train.where(overlap.train), words)}"
+            mend = "delete it in one of them, or set data.allow_contamination=true to have it said in the report"
+            faults.add(part.where(overlap.held_out), what, mend, "held-out-trained")
     faults.raise_any()
     return tuple(Allowed(key, kind, rows) for (key, kind), rows in sorted(counts.items()))
-
-
-_ROW = {"data.eval": "held-out row", "data.benchmarks": "row of a benchmark"}
 
 
 def _one_each(found: Sequence[Overlap]) -> list[Overlap]:

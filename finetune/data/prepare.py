@@ -19,12 +19,12 @@ from finetune.data.benchmarks import Passage, find_benchmarks, read_benchmarks
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
 from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
 from finetune.data.faults import FaultLog
-from finetune.data.leaks import Measured, check_leaks, passages
+from finetune.data.leaks import Compared, check_leaks
 from finetune.data.load import Loaded, check_groups, check_hub, check_used, load
 from finetune.data.order import row_order
 from finetune.data.prepared import Allowed, PreparedData, SplitFacts, said_allowed
 from finetune.data.read import Source, find_sources
-from finetune.data.rows import Chat, Row, from_json, to_json, unrolled
+from finetune.data.rows import Chat, Row, compared, from_json, to_json, unrolled
 from finetune.data.sandbox import TemplateFault
 from finetune.data.split import Splitter, duplicates, repeat
 from finetune.errors import UserError
@@ -223,13 +223,16 @@ class _Job:
 
     def _check_leaks(self, train: Sequence[Loaded]) -> tuple[Allowed, ...]:
         """Refuse rows that are both trained and measured on, or count them where that is allowed."""
-        data = self.settings.data
-        measured = [Measured("data.eval", passages(self.held_rows)), Measured("data.benchmarks", self.benchmarks)]
-        measured = [part for part in measured if part.passages]
+        data, exams = self.settings.data, self.benchmarks
+        measured = [
+            _compared("data.eval", self.held_rows),
+            Compared("data.benchmarks", [exam.text for exam in exams], lambda index: exams[index].where),
+        ]
+        measured = [part for part in measured if part.texts]
         if not measured:
             return ()
         words, allowed = data.contamination_words, data.allow_contamination
-        return check_leaks(passages(train), measured, words=words, allowed=allowed)
+        return check_leaks(_compared("data.train", train), measured, words=words, allowed=allowed)
 
     def _check_template(self, encoder: Encoder) -> None:
         """Refuse conversations at once, and not row by row, when there is no template that works."""
@@ -270,6 +273,10 @@ class _Parts:
     held_out: list[Loaded]
     origin: str
     warnings: tuple[str, ...] = ()
+
+
+def _compared(key: str, rows: Sequence[Loaded]) -> Compared:
+    return Compared(key, [compared(from_json(row.json)) for row in rows], lambda index: rows[index].where)
 
 
 def _split_warnings(left_out: Sequence[Loaded], clusters: Clusters) -> Iterator[str]:

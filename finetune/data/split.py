@@ -15,8 +15,8 @@ from finetune.data.clusters import Clusters, Key, Placing, Tie
 from finetune.data.load import Loaded
 from finetune.data.passages import shared_runs
 from finetune.data.rows import Row, compared, question
+from finetune.data.shelf import Shelf
 from finetune.data.similar import Pairs, earlier_pairs
-from finetune.data.spool import Spool
 from finetune.data.words import fold
 
 # So many rows with the same question are kept together; in further ones it counts as a form, which says nothing.
@@ -47,7 +47,7 @@ class Splitter:
     def __init__(self, share: float, seed: int, words: int, columns: Sequence[str] = ()) -> None:
         self._share, self._seed, self._words, self._columns = share, seed, words, tuple(columns)
         self._waiting: list[tuple[Row, tuple[str, ...]]] = []
-        self._texts = Spool()  # those that differ, in order
+        self._texts = Shelf()  # those that differ, in order
         self._known: dict[int, int] = {}  # hash of a text → its index
         self._asked: Counter[int] = Counter()
         self._text, self._question, self._root = array("q"), array("Q"), array("Q")

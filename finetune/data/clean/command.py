@@ -22,7 +22,7 @@ from finetune.data.load import check_hub
 from finetune.data.output import Output, fingerprint
 from finetune.data.read import Source, find_sources, shorten
 from finetune.data.records import OWN_LAYOUT, line, rewritten
-from finetune.data.spool import Spool
+from finetune.data.shelf import Shelf
 from finetune.errors import UserError
 from finetune.failures import explained
 from finetune.settings.verb import read_verb
@@ -63,7 +63,7 @@ class _Work:
         self._output, self._settings = output, settings
         preference = Preference(settings.clean.keep, settings.clean.keep_by)
         self._run = Run(settings.clean, tokenizer, output.folder, self._reject, preference)
-        self._kept = Spool(output.folder)
+        self._kept = Shelf(output.folder)
         self._layouts: set[str] = set()
         self._faults = FaultLog()
         self._read: dict[str, int] = {}

@@ -11,9 +11,9 @@ from finetune.data.clean.item import Item, frame, said, unpack
 from finetune.data.clean.settings import NearConfig
 from finetune.data.faults import kind_of
 from finetune.data.rows import Text, answer, compared, to_json
+from finetune.data.shelf import Reordered, Shelf
 from finetune.data.similar import earlier_pairs
 from finetune.data.split import Neighbours
-from finetune.data.spool import Reordered, Spool
 from finetune.data.words import fold
 from finetune.errors import UserError
 
@@ -63,14 +63,14 @@ def drop_equal(items: Iterator[Item], preference: Preference, drop: Drop, folder
     if preference.keep == "first":
         yield from _drop_later(items, drop)
         return
-    spool = Spool(folder)
+    shelf = Shelf(folder)
     best: dict[bytes, tuple[Rank, int, str]] = {}
     for place, item in enumerate(items):
-        spool.add(item.pack())
+        shelf.add(item.pack())
         rank, digest = preference.rank(item, place), _digest(item)
         if digest not in best or rank < best[digest][0]:
             best[digest] = (rank, place, item.record.where)
-    for place, text in enumerate(spool):
+    for place, text in enumerate(shelf):
         item = unpack(text)
         _, kept, where = best[_digest(item)]
         if kept == place:
@@ -116,7 +116,7 @@ class _Rows:
     """Rows on the disk, and in memory only what tells which are alike."""
 
     def __init__(self, folder: Path) -> None:
-        self.items, self.texts, self.answers = Spool(folder), Spool(folder), Spool(folder)
+        self.items, self.texts, self.answers = Shelf(folder), Shelf(folder), Shelf(folder)
         self.frames: list[int] = []
         self.ranks: list[Rank] = []
 

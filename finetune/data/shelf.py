@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import overload
 
 
-class Spool(Sequence[str]):
+class Shelf(Sequence[str]):
     """Texts in a file that has no name, so that it is gone when the program ends, however it ends."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        # Closed with the last reference to the spool.
+        # Closed with the last reference to the shelf.
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._ends = array("Q", [0])
         self._written = 0

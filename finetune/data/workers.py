@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -120,6 +121,7 @@ class _Crew:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
+        resource_tracker.ensure_running()  # it unblocks the signal when it starts
         # What is blocked here is blocked in a new process from its first instruction on.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

@@ -11,6 +11,7 @@ from itertools import pairwise
 WIDTH = 720
 LEFT, RIGHT, TOP, BOTTOM = 56, 116, 14, 42
 MOST_POINTS = 600
+WIDEST_COLUMN = 60
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def columns(title: str, values: Sequence[tuple[str, int]], height: int = 200) ->
     if not top:
         return ""
     rise = _scale(0.0, top, height - BOTTOM, TOP)
-    step = (WIDTH - LEFT - RIGHT) / len(values)
+    step = min(WIDEST_COLUMN, (WIDTH - LEFT - RIGHT) / len(values))
     parts = [_grid_y(tick, rise(tick)) for tick in ticks(0.0, top, 4)]
     every = max(1, math.ceil(max(len(name) for name, _ in values) * 7 / step))
     for index, (name, count) in enumerate(values):

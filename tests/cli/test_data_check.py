@@ -61,7 +61,7 @@ def test_sound_rows_end_well_and_the_page_is_written_where_it_is_said(finetune: 
     before = everything(tmp_path)
     code, out, err = finetune("data", "check", "t.jsonl", "check.output=out")
     assert (code, err) == (0, "")
-    assert out.splitlines()[0] == "20 rows in 1 files"
+    assert out.splitlines()[0] == "20 rows in 1 file"
     assert out.splitlines()[-1] == "The whole report: out/data-report.html"
     assert "Without a model" in out and "add model=tiny" in out
     assert everything(tmp_path) - before == {"out", "out/data-report.html"}
@@ -182,7 +182,7 @@ def test_the_page_stands_alone_and_shows_text_as_text(finetune: Run, tmp_path: P
     found.close()
     assert found.outside == [] and found.open == []
     assert "&lt;img src=x onerror" in text and "<img" not in text
-    assert "would refuse this data: 1 errors in 23 rows." in text
+    assert "would refuse this data: 1 error in 23 rows." in text
     for heading in ("Can this data be trained on?", "Errors", "Warnings", "How long the rows are", "What to do next"):
         assert f"<h2>{heading}</h2>" in text
 
@@ -211,7 +211,9 @@ def test_what_is_private_is_counted_and_never_shown(finetune: Run, tmp_path: Pat
 
 def test_help_and_the_overview_name_the_verb(finetune: Callable[..., tuple[int, str, str]]) -> None:
     assert "data check" in finetune("--help")[1]
-    assert "FILE… [key=value …]" in finetune("data", "check", "--help")[1]
+    said = finetune("data", "check", "--help")[1]
+    assert "FILE… [key=value …]" in said and "check.disable=[]" in said and "data.eval=null" in said
+    assert "data.weights" not in said and "tuning." not in said
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_reading(finetune: Run, tmp_path: Path) -> None:

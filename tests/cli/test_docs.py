@@ -474,3 +474,14 @@ def code(cell: str) -> str:
     """The one thing that stands between backticks."""
     (found,) = codes(cell)
     return found
+
+
+def test_the_fields_of_a_check_are_those_that_are_documented(
+    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace("checked rows"))
+    code, out, _ = run(["data", "check", "my.jsonl", "cut.jsonl", "--json"])
+    found = json.loads(out)
+    assert code == 2
+    assert set(found) == fields("docs/data-checks.md", "What `--json` prints")
+    assert all(set(problem) == fields("docs/data-checks.md", "A problem") for problem in found["problems"])

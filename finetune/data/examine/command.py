@@ -17,15 +17,16 @@ from finetune.data.examine.gathered import Gathered
 from finetune.data.examine.page import page
 from finetune.data.examine.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
 from finetune.data.examine.result import Result, as_json, conclude, lines
-from finetune.data.examine.settings import CheckSettings, check_settings
+from finetune.data.examine.settings import MOST_ROWS, CheckSettings, check_settings
 from finetune.data.examine.whole import look_at_all, note_trained
 from finetune.data.load import check_columns
 from finetune.data.read import Source, find_sources
 from finetune.errors import UserError
+from finetune.failures import explained
+from finetune.rundir import write_text
 from finetune.settings.verb import read_verb
 
 PAGE = "data-report.html"
-MOST_ROWS = 200_000  # among which near-copies are looked for without being asked
 WITHOUT_MODEL = (
     "Without a model, templates, masks, stop tokens and lengths in tokens were not looked at: add model=tiny or "
     "another."
@@ -37,8 +38,9 @@ def command(arguments: Sequence[str], *, json_output: bool) -> int:
     paths, settings = read_verb("data check", CheckSettings(), arguments)
     check_settings(settings, arguments)
     target = _target(settings)
-    result = check(paths, settings)
-    target.write_text(page(result), encoding="utf-8")
+    with explained(target.parent):
+        result = check(paths, settings)
+        write_text(target, page(result))
     if json_output:
         print(json.dumps(as_json(result, str(target)), ensure_ascii=False))
     else:
@@ -51,7 +53,7 @@ def check(paths: Sequence[str], settings: CheckSettings) -> Result:
     train, held_out = _sources(paths, settings)
     check_columns(settings.data.columns)
     waiting = chain(pieces(TRAIN, train, settings.data), pieces(HELD_OUT, held_out, settings.data))
-    gathered = Gathered(settings)
+    gathered = Gathered(settings, compares=bool(held_out))
     gathered.take(waiting, _processes(settings, (*train, *held_out)))
     look_at_all(gathered.train, gathered.notes)
     remarks = [*_compare(gathered, settings), *([] if settings.has_model else [WITHOUT_MODEL])]
@@ -69,8 +71,8 @@ def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
     if len(texts) and len(held_texts):
         train, held_out, words = gathered.train, gathered.held_out, settings.check.words
         note_leaks(train, held_out, texts, held_texts, gathered.notes, words=words, processes=processes)
-    if near is None and len(texts) > MOST_ROWS:
-        yield f"Near-copies among {len(texts):,} rows were not looked for, which takes minutes: add check.near=true."
+    if near is None and len(gathered.train.table()) > MOST_ROWS:
+        yield f"Near-copies among more than {MOST_ROWS:,} rows were not looked for: add check.near=true."
     elif len(texts) > 1:
         note_copies(gathered.train, texts, gathered.notes, processes)
 

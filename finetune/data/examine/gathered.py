@@ -11,7 +11,7 @@ from finetune.data import workers
 from finetune.data.examine.examine import Look, Looked
 from finetune.data.examine.notes import Notes
 from finetune.data.examine.pieces import TRAIN, Piece
-from finetune.data.examine.settings import CheckSettings
+from finetune.data.examine.settings import MOST_ROWS, CheckSettings
 from finetune.data.examine.sums import Sums
 from finetune.data.examine.texts import Texts
 from finetune.data.load import check_used
@@ -25,8 +25,10 @@ TELL_EVERY = 10.0  # seconds
 class Gathered:
     """The notes of all rows, and the sums of each split."""
 
-    def __init__(self, settings: CheckSettings) -> None:
+    def __init__(self, settings: CheckSettings, compares: bool) -> None:
+        """`compares`: whether there are held-out rows, with which all others are compared."""
         self._settings = settings
+        self._keeps_all = compares or settings.check.near is True
         self._most = settings.check.samples
         self.notes = Notes(self._most, frozenset(settings.check.disable))
         self.train, self.held_out = Sums(), Sums()
@@ -56,7 +58,8 @@ class Gathered:
         self.notes.join(looked.notes)
         sums = self.train if piece.split == TRAIN else self.held_out
         sums.join(looked.sums, self._most)
-        (self.texts if piece.split == TRAIN else self.held_texts).add(looked.texts)
+        if self._keeps_all or len(self.texts) <= MOST_ROWS:
+            (self.texts if piece.split == TRAIN else self.held_texts).add(looked.texts)
         self._used |= looked.used
         self._unmeasured = self._unmeasured or looked.unmeasured
         if self._open is not None:

@@ -11,6 +11,7 @@ import re
 
 SEEN = 2000  # characters of a text that are looked at
 FEWEST_WORDS = 5
+FEWEST_COMMON = 3  # words of a text that are common in its language
 
 NAMES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "pt": "Portuguese", "it": "Italian",
@@ -76,7 +77,7 @@ def language(text: str) -> str:
         return ""
     best, *others = sorted(counts.items(), key=lambda item: -item[1])
     clear = not others or best[1] >= 1.3 * others[0][1]
-    return best[0] if clear and best[1] >= 2 and best[1] >= 0.08 * len(words) else ""
+    return best[0] if clear and best[1] >= FEWEST_COMMON and best[1] >= 0.1 * len(words) else ""
 
 
 def _by_script(head: str) -> str:

@@ -25,6 +25,7 @@ MEANINGS = {
 VERDICTS = {ERROR: ("worse", "errors"), WARNING: ("inconclusive", "look first"), INFO: ("better", "ready")}
 BINS = 24
 OWN_STYLE = """
+.numbers tr:last-child td{font-weight:inherit}
 .problem{border-top:1px solid var(--edge);padding:12px 0}
 .problem h3{font-size:15px;margin:0 0 4px}
 .problem p{margin:0 0 6px}
@@ -44,7 +45,7 @@ def page(result: Result) -> str:
         f"<title>Data report · finetune</title><style>{STYLE.read_text(encoding='utf-8')}{OWN_STYLE}</style></head>\n"
         f'<body><main><header><h1>Data report</h1><p class="soft">{escape(_files(result))}</p></header>\n'
         + "\n".join(section for section in sections if section)
-        + "\n<footer>Made by `finetune data check`. What looks private is counted here and never shown.</footer>"
+        + "\n<footer>Made by <code>finetune data check</code>. What looks private is counted and never shown.</footer>"
         "</main></body></html>\n"
     )
 

@@ -56,11 +56,17 @@ class Result:
         """One sentence."""
         errors, warnings = self.count(ERROR), self.count(WARNING)
         if errors:
-            return f"`train` would refuse this data: {errors:,} errors in {self.rows:,} rows."
+            return f"`train` would refuse this data: {counted(errors, 'error')} in {counted(self.rows, 'row')}."
         if warnings:
             kinds = sum(problem.severity == WARNING for problem in self.problems)
-            return f"This data can be trained on, but look at {warnings:,} warnings of {kinds} kinds first."
-        return f"Nothing speaks against training on these {self.rows:,} rows."
+            said = f"{counted(warnings, 'warning')} of {counted(kinds, 'kind')}"
+            return f"This data can be trained on, but look at {said} first."
+        return f"Nothing speaks against training on {counted(self.rows, 'row')}."
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def conclude(train: Sums, held_out: Sums, notes: Notes, settings: CheckSettings, remarks: tuple[str, ...]) -> Result:
@@ -184,7 +190,7 @@ def lines(result: Result, page: str) -> Iterator[str]:
 def _facts(result: Result) -> Iterator[str]:
     stats = result.statistics
     held = f", {result.held_out:,} held out" if result.held_out else ""
-    yield f"{result.rows:,} rows in {len(result.files)} files{held}"
+    yield f"{counted(result.rows, 'row')} in {counted(len(result.files), 'file')}{held}"
     for name, said in (("words", "words a row"), ("turns", "turns a conversation"), ("tokens", "tokens a row")):
         if spread := stats[name]:
             low, high, top = spread["median"], spread["p95"], spread["max"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from omegaconf import MISSING
 
@@ -11,6 +11,9 @@ from finetune.config import DataConfig, ModelConfig, TrainingConfig, setting
 from finetune.data.codes import CODES, ERROR
 from finetune.errors import Fault, UserError, did_you_mean
 from finetune.methods import sft
+from finetune.settings.catalogue import settings_in
+
+MOST_ROWS = 200_000  # among which near-copies are looked for without being asked
 
 # Settings of the sections below that decide nothing here.
 IDLE = (
@@ -37,7 +40,7 @@ class CheckConfig:
     processes: int | None = setting(
         None, "Processes that read; by default as many as there are cores.", low=1, high=256
     )
-    near: bool | None = setting(None, "Look for near-copies; by default up to 200,000 rows.")
+    near: bool | None = setting(None, f"Look for near-copies; by default among up to {MOST_ROWS:,} rows.")
     words: int = setting(13, "Words in a row that make a leak into the held-out rows.", low=3, high=100)
     price_per_million: float | None = setting(None, "Price of a million training tokens, for an estimate.", above=0)
 
@@ -63,6 +66,15 @@ class CheckSettings:
     def has_model(self) -> bool:
         """Whether rows are measured in the tokens of a model."""
         return bool(self.model.name != MISSING)
+
+
+def settings_in_brief() -> list[str]:
+    """One line a setting, for `--help`."""
+    from finetune.settings.reference import brief
+
+    known = [setting for setting in settings_in(CheckSettings()) if not _is_idle(setting.key)]
+    optional = [replace(setting, default=None) if setting.default == MISSING else setting for setting in known]
+    return ["settings (key=value):", "", *map(brief, optional)]
 
 
 def check_settings(settings: CheckSettings, arguments: Sequence[str]) -> None:

@@ -260,3 +260,19 @@ def test_sound_weights_are_silent() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 1, "name": "x"}]
     assert list(turn_findings({"messages": turns})) == []
     assert list(turn_findings({"messages": [{**turns[1], "weight": None}]})) == []
+
+
+@pytest.mark.parametrize(
+    "values", [[1] * 800, [2, 3, 3], list(range(5, 300)), [1, 10_000], [7, 0, 0], [3, 4, 1000, 100_000]]
+)
+def test_a_histogram_counts_every_row_once(values: list[int]) -> None:
+    import re
+
+    import numpy as np
+
+    from finetune.data.examine.page import histogram
+
+    drawn = histogram("Lengths", np.array(values))
+    counts = [int(count.replace(",", "")) for count in re.findall(r"<title>[^<]*: ([\d,]+)</title>", drawn)]
+    assert sum(counts) == sum(value > 0 for value in values)
+    assert histogram("Lengths", np.zeros(3)) == ""

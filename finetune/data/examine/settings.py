@@ -16,7 +16,17 @@ from finetune.settings.catalogue import settings_in
 MOST_ROWS = 200_000  # among which near-copies are looked for without being asked
 
 # Settings of the sections below that decide nothing here.
-IDLE = ("data.weights", "data.eval_share", "model.precision", "model.attention", "method.trl")
+IDLE = (
+    "data.weights",
+    "data.eval_share",
+    "data.group_by",
+    "data.benchmarks",
+    "data.contamination_words",
+    "data.allow_contamination",
+    "model.precision",
+    "model.attention",
+    "method.trl",
+)
 NEEDS_MODEL = ("data.max_length", "data.on_long", "model.chat_template", "model.revision", "method.learn")
 
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune import __version__, log
 from finetune.errors import FinetuneError, UserError, did_you_mean
@@ -40,6 +41,7 @@ class Verb:
     summary: str
     flags: tuple[str, ...]
     settings: bool = False  # whether it takes the settings of a run
+    schema: Callable[[], Any] | None = None  # the settings of its own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,19 +89,24 @@ def _run(arguments: list[str]) -> int:
 
 
 def _find_verb(arguments: list[str]) -> tuple[str, list[str]]:
-    """The verb that is meant, of one word or two, or the first word of several verbs; and what follows it."""
-    first = arguments[0]
-    if any(name.startswith(f"{first} ") for name in VERBS):
-        two = " ".join(arguments[:2])
-        return (two, arguments[2:]) if two in VERBS else (first, arguments[1:])
-    if first not in VERBS:
-        raise _no_such_verb("", first)
-    return first, arguments[1:]
+    """The verb that is meant, of one word or several, or the first words of several verbs; and what follows it."""
+    name, rest = "", list(arguments)
+    while rest and _family(longer := f"{name} {rest[0]}".lstrip()):
+        name, rest = longer, rest[1:]
+        if name in VERBS:
+            return name, rest
+    if not name:
+        raise _no_such_verb("", arguments[0])
+    return name, rest
+
+
+def _family(words: str) -> list[str]:
+    """The verbs that begin with these words."""
+    return [name for name in VERBS if f"{name} ".startswith(f"{words} " if words else "")]
 
 
 def _no_such_verb(family: str, word: str) -> UserError:
-    known = list(dict.fromkeys(name.removeprefix(f"{family} ") for name in VERBS if name.startswith(family)))
-    known = known if family else list(dict.fromkeys(name.partition(" ")[0] for name in known))
+    known = list(dict.fromkeys(name.removeprefix(f"{family} ").partition(" ")[0] for name in _family(family)))
     where = f"{family} {word}".strip()
     return UserError.at(where, "no such command", did_you_mean(word, known) or f"known are {', '.join(known)}")
 
@@ -145,6 +152,18 @@ def _evaluate(command: Command) -> int:
     return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
+def _data_build_synth(command: Command) -> int:
+    from finetune.data.build import synth
+
+    return synth.command(command.arguments, json_output=command.json)
+
+
+def _data_build_synth_settings() -> Any:
+    from finetune.data.build.settings import SynthSettings
+
+    return SynthSettings()
+
+
 def _demo(command: Command) -> int:
     if command.arguments:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
@@ -179,6 +198,13 @@ VERBS: dict[str, Verb] = {
         settings=True,
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
+    "data build synth": Verb(
+        _data_build_synth,
+        "prompts=FILE|documents=PATH|examples=FILE [key=value …] [--flags]",
+        "rows written by a bigger model, and judged",
+        EVERY,
+        schema=_data_build_synth_settings,
+    ),
 }
 
 
@@ -242,7 +268,7 @@ def _shown_flag(verb: str, flag: str) -> str:
 
 def _overview(family: str = "") -> str:
     lines = ["usage: finetune <command> [argument …] [key=value …] [--flags]", "", "commands:"]
-    shown = {name: verb for name, verb in VERBS.items() if name.startswith(family)}
+    shown = {name: verb for name, verb in VERBS.items() if name in _family(family)}
     width = max(map(len, shown)) + 2
     lines += [f"  {name:<{width}} {verb.summary}" for name, verb in shown.items()]
     lines += ["", "start with:", "  finetune demo", "  finetune train model=tiny data.train=my.jsonl"]
@@ -263,6 +289,10 @@ def _help(name: str) -> str:
         from finetune.settings.reference import settings_in_brief
 
         lines += ["", *settings_in_brief()]
+    if verb.schema:
+        from finetune.settings.reference import own_settings
+
+        lines += ["", *own_settings(verb.schema())]
     return "\n".join(lines)
 
 

@@ -80,6 +80,7 @@ class _Session:
         self._failed: dict[str, str] = {}
         self._answers = self._refusals = self._total = 0
         self._over = False  # the ceiling is reached
+        self._quiet = 0.0  # when the request that finds out whether all is well may be tried again
         self._said = time.monotonic()
 
     def run(self, requests: dict[str, Request]) -> Outcome:
@@ -102,7 +103,8 @@ class _Session:
             if len(self._flying) >= (self._settings.concurrency if self.met else 1):
                 break
             due, _, key, request, tries, since = self._waiting[0]
-            wait = max(due - time.monotonic(), self._pace.wait(likely(request)))
+            wait = max(due, self._quiet) - time.monotonic()
+            wait = max(wait, self._pace.wait(likely(request)))
             if wait > 0:
                 return min(wait, 1.0)
             limit = most(request)
@@ -181,8 +183,10 @@ class _Session:
             wait = max(trouble.after, self._settings.retry_wait)
             self._pace.hold(trouble.after)
         log.info(f"{flight.request.where}: {trouble.what}; again in {wait:.1f} s")
-        entry = (time.monotonic() + wait, next(self._order), flight.key, flight.request, flight.tries + 1, since)
-        heapq.heappush(self._waiting, entry)
+        due, place = time.monotonic() + wait, next(self._order)
+        if not self.met:
+            self._quiet, due, place = due, 0.0, -1
+        heapq.heappush(self._waiting, (due, place, flight.key, flight.request, flight.tries + 1, since))
 
     def _refuse(self, flight: Flight, trouble: Trouble) -> None:
         """One request that the endpoint does not take; when it takes none, that is another matter."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.sketch import Shingles, Sketches, shingles
-from finetune.data.words import Hashes, Places, batches
+from finetune.data.sketch import Sketches, shingles
+from finetune.data.words import Hashes, Places, batches, distinct
 
 SMALL_BUCKET = 32  # texts of which all pairs are candidates
 SMALL_PRODUCT = 1024  # the same between two sets: texts of one times those of the other
@@ -67,12 +67,12 @@ class _PairSet:
 
     def add(self, pairs: tuple[Places, Places]) -> None:
         first, second = np.minimum(*pairs).astype(np.uint64), np.maximum(*pairs).astype(np.uint64)
-        self._new.append(np.unique(first << np.uint64(32) | second))
+        self._new.append(distinct(first << np.uint64(32) | second))
         if sum(map(len, self._new)) > PENDING:
             self._merge()
 
     def _merge(self) -> None:
-        self._distinct = np.unique(np.concatenate((self._distinct, *self._new)))
+        self._distinct = distinct(np.concatenate((self._distinct, *self._new)))
         self._new = []
 
     def pairs(self) -> tuple[Places, Places]:

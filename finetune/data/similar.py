@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from finetune.data import workers
 from finetune.data.candidates import candidates
 from finetune.data.sketch import Sketches, shingles, sketch
-from finetune.data.words import Hashes, Places, batches
+from finetune.data.words import Hashes, Places, batches, distinct
 
 BLOCK_PAIRS = 50_000  # pairs that are compared together
 
@@ -232,6 +232,6 @@ def _sets(texts: Sequence[str]) -> tuple[Hashes, Places]:
         found = shingles(folded)
         name = (2 * (found.owner + begin) + found.by_characters).astype(np.uint64)
         parts.append(np.repeat(name, np.diff(found.bounds)) << _SHIFT | found.hashes & _LOW)
-    sets = np.unique(np.concatenate(parts))
+    sets = distinct(np.concatenate(parts))
     sizes = np.bincount((sets >> _SHIFT).astype(np.int64), minlength=2 * len(texts))
     return sets, sizes

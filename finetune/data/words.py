@@ -100,8 +100,8 @@ def fold(texts: Sequence[str]) -> Folded:
     at = np.flatnonzero(starts[inside])
     # How many characters and words there are up to the end of each text.
     ends = np.flatnonzero(is_end)
-    character_bounds = _with_zero(np.cumsum(inside)[ends])
-    word_bounds = _with_zero(np.cumsum(starts)[ends])
+    character_bounds = _with_zero(np.cumsum(inside, dtype=np.int64)[ends])
+    word_bounds = _with_zero(np.cumsum(starts, dtype=np.int64)[ends])
     hashed = _mixed(characters.astype(np.uint64) * _ODD[0] + _ODD[1])
     return Folded(
         _strings(characters, at, character_bounds, word_bounds),
@@ -132,6 +132,12 @@ def windows(values: Hashes, bounds: Places, size: int) -> tuple[Hashes, Places]:
     return _mixed(mixed[inside]), found
 
 
+def distinct(values: Hashes) -> Hashes:
+    """The values in order, each once: for integers far faster than the hash table of numpy.unique."""
+    values = np.sort(values)
+    return values[np.concatenate((np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1]))]
+
+
 # Odd constants from the fractional parts of square roots of primes, so that nobody chose them.
 _ODD = np.array(
     [0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1, 0x510E527FADE682D1,
@@ -152,7 +158,7 @@ def _mixed(values: Hashes) -> Hashes:
 
 
 def _with_zero(counts: Places) -> Places:
-    return np.concatenate((np.zeros(1, dtype=np.int64), counts.astype(np.int64, copy=False)))
+    return np.concatenate((np.zeros(1, dtype=np.int64), counts))
 
 
 def _word_hashes(characters: Hashes, starts: Places) -> Hashes:

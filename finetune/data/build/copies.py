@@ -62,8 +62,19 @@ class Known:
         return refused
 
     def _held_out(self, texts: Sequence[str]) -> dict[int, str]:
-        found = self._nearest(texts, self.held_out)
-        return {index: f"{likeness:.2f} like a held-out row" for index, likeness in found.items()}
+        """The texts that overlap with a held-out row: equal, alike, or with a long run of words in common.
+
+        The comparison names every row of its second side that overlaps, so the new texts stand there.
+        """
+        if not texts or not self.held_out:
+            return {}
+        from finetune.data.contamination import overlaps
+
+        found = dict[int, str]()
+        for overlap in overlaps(self.held_out, texts, threshold=self.near):
+            said = {"same": "equal to", "ngram": "shares a run of words with"}.get(overlap.kind)
+            found.setdefault(overlap.held_out, f"{said or f'{overlap.share:.2f} like'} a held-out row")
+        return found
 
 
 def known_texts(given: Any, key: str, settings: DataConfig) -> list[str]:

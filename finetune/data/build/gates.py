@@ -34,7 +34,8 @@ BOILERPLATE = re.compile(
     re.IGNORECASE,
 )
 OF_DOCUMENT = re.compile(
-    r"\b(according to|in|from|of|by) (the|this) (given |provided |above )?(document|text|passage|excerpt)\b",
+    r"\b(according to|in|from|of|by) (the|this) (given |provided |above )?(document|text|passage|excerpt)\b"
+    r"|\b(the|this) (document|text|passage|excerpt) (says?|states?|mentions?|describes?|explains?|tells?)\b",
     re.IGNORECASE,
 )
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")

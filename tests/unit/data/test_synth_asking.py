@@ -55,9 +55,7 @@ def instead(*mishaps: Any) -> Callable[[int, dict[str, Any]], Any]:
     return lambda number, body: mishaps[number - 1] if number <= len(mishaps) else None
 
 
-def test_every_prompt_is_answered_once_and_in_order(
-    synth: Run, endpoint: Endpoint, tmp_path: Path
-) -> None:
+def test_every_prompt_is_answered_once_and_in_order(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     code, said, _ = synth()
     assert code == 0 and "12 rows" in said
     assert endpoint.requests == 12 and set(endpoint.answered.values()) == {1}
@@ -88,9 +86,7 @@ def test_another_setting_of_the_gates_judges_the_same_answers_anew(
     assert result(tmp_path / "made")["counts"]["rejected"] == {"length": 12}
 
 
-def test_mishaps_are_tried_again_and_every_answer_counts_once(
-    synth: Run, endpoint: Endpoint, tmp_path: Path
-) -> None:
+def test_mishaps_are_tried_again_and_every_answer_counts_once(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     busy = (503, {}, b"busy")
     garbage = (200, {}, b"<html>sorry</html>")
     other = (200, {}, b'{"choices": []}')
@@ -101,9 +97,7 @@ def test_mishaps_are_tried_again_and_every_answer_counts_once(
     assert "Traceback" not in said
 
 
-def test_an_answer_that_never_comes_is_given_up_and_asked_again(
-    synth: Run, endpoint: Endpoint, tmp_path: Path
-) -> None:
+def test_an_answer_that_never_comes_is_given_up_and_asked_again(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.instead = instead("never", "drip")
     began = time.monotonic()
     code, _, said = synth("teacher.timeout=0.5")
@@ -191,7 +185,7 @@ def test_the_ceiling_is_never_passed_and_a_higher_one_goes_on(
     synth: Run, endpoint: Endpoint, tmp_path: Path, setting: str
 ) -> None:
     prices = ["teacher.price_in=1", "teacher.price_out=1"]
-    code, said, why = synth(setting, "teacher.max_tokens=100", "teacher.concurrency=8", *prices)
+    code, _, why = synth(setting, "teacher.max_tokens=100", "teacher.concurrency=8", *prices)
     assert code == 75 and "stopped at the ceiling" in why
     first, counts = endpoint.requests, result(tmp_path / "made")["counts"]
     assert 0 < first < 12 and counts["unasked"] == 12 - first == 12 - counts["rows"]
@@ -203,16 +197,14 @@ def test_the_ceiling_is_never_passed_and_a_higher_one_goes_on(
 
 
 def test_what_is_spent_is_what_the_endpoint_counted(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
-    code, said, _ = synth("teacher.price_in=2", "teacher.price_out=10")
+    _, said, _ = synth("teacher.price_in=2", "teacher.price_out=10")
     found = result(tmp_path / "made")["spent"]
     assert (found["tokens_in"], found["tokens_out"], found["unknown_tokens"]) == (12 * 4, 12 * 8, 0)
     assert found["cost"] == pytest.approx((48 * 2 + 96 * 10) / 1e6)
     assert "spent 48 + 96 tokens in 12 answers, 0.0011 by the prices given" in said
 
 
-def test_an_endpoint_that_counts_nothing_is_taken_at_its_worst(
-    synth: Run, endpoint: Endpoint, tmp_path: Path
-) -> None:
+def test_an_endpoint_that_counts_nothing_is_taken_at_its_worst(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.usage = False
     code, _, _ = synth("teacher.max_tokens_total=700", "teacher.max_tokens=100")
     assert code == 75 and endpoint.requests == 3
@@ -253,9 +245,17 @@ def test_no_redirect_is_followed(synth: Run, endpoint: Endpoint, monkeypatch: py
     [
         ((401, {}, b'{"error": {"message": "bad key abc"}}'), 2, "refuses the request (401); name the key's variable"),
         ((403, {}, b""), 2, "refuses the request (403)"),
-        ((404, {}, b'{"error": {"message": "no such model"}}'), 2, "not found: 404 (no such model); check teacher.model"),
+        (
+            (404, {}, b'{"error": {"message": "no such model"}}'),
+            2,
+            "not found: 404 (no such model); check teacher.model",
+        ),
         ((400, {}, b'{"error": {"message": "seed is unknown"}}'), 2, "refuses every request: 400 (seed is unknown)"),
-        ((200, {"Content-Type": "text/html"}, b"<html>"), 1, "no chat completion (6 bytes of text/html), tried 3 times"),
+        (
+            (200, {"Content-Type": "text/html"}, b"<html>"),
+            1,
+            "no chat completion (6 bytes of text/html), tried 3 times",
+        ),
         ((200, {}, b'{"error": "overloaded"}'), 1, "no chat completion (overloaded), tried 3 times"),
         ((500, {}, b""), 1, "500, tried 3 times"),
         ("hang up", 1, "the connection broke"),
@@ -327,9 +327,7 @@ def test_the_worst_case_of_what_is_under_way_counts_too(synth: Run, endpoint: En
     assert 1 < endpoint.most_at_once <= 3
 
 
-def test_a_request_that_was_under_way_at_a_kill_counts_as_used(
-    synth: Run, endpoint: Endpoint, tmp_path: Path
-) -> None:
+def test_a_request_that_was_under_way_at_a_kill_counts_as_used(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     synth("rows=2", "teacher.concurrency=1")
     journal = tmp_path / "made" / "asked.jsonl"
     sent = {"event": "sent", "attempt": 99, "key": "x", "most": {"asked": 100, "answered": 1024}}

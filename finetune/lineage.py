@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune import __version__
 from finetune.compose import identity
+from finetune.data.build.origin import teachers
 from finetune.plan import RunPlan
 from finetune.rundir import write_json
 
@@ -32,6 +33,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "held_out_fingerprint": data.held_out_fingerprint,
             "rows": data.train.rows,
         },
+        "teachers": teachers(plan.config.data.train),
         "method": plan.config.method.option,
         "tuning": plan.config.tuning.option,
         "config": identity(plan.config),

@@ -82,18 +82,22 @@ class _Session:
         self._over = False  # the ceiling is reached
         self._quiet = 0.0  # when the request that finds out whether all is well may be tried again
         self._said = time.monotonic()
+        self._ended = threading.Event()
 
     def run(self, requests: dict[str, Request]) -> Outcome:
         """Ask until all is answered, refused or too dear."""
         self._total = len(requests)
         for key, request in requests.items():
             heapq.heappush(self._waiting, (0.0, next(self._order), key, request, 0, 0))
-        while self._waiting or self._flying:
-            pause = self._start()
-            if self._over and not self._flying:
-                break
-            self._land(pause)
-            self._say()
+        try:
+            while self._waiting or self._flying:
+                pause = self._start()
+                if self._over and not self._flying:
+                    break
+                self._land(pause)
+                self._say()
+        finally:
+            self._ended.set()  # a thread that has not sent its request yet need not
         return Outcome(dict(sorted(self._failed.items())), self._over)
 
     def _start(self) -> float:
@@ -124,6 +128,8 @@ class _Session:
         threading.Thread(target=self._wait_for, args=(attempt, request), daemon=True).start()
 
     def _wait_for(self, attempt: int, request: Request) -> None:
+        if self._ended.is_set():
+            return
         try:
             self._landed.put((attempt, self._endpoint.ask(request)))
         except Exception as error:  # the edge of this thread: raised again in the other

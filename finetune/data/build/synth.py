@@ -18,6 +18,7 @@ from finetune.data.build.asked import Asked, Request, Sampling, open_asked
 from finetune.data.build.candidates import Candidate, Reject, candidates_of, reject
 from finetune.data.build.copies import Known, known_texts
 from finetune.data.build.gates import judge
+from finetune.data.build.origin import SYNTH
 from finetune.data.build.report import diversity, table
 from finetune.data.build.settings import SynthSettings
 from finetune.data.build.sources import Item
@@ -29,7 +30,7 @@ from finetune.errors import Fault, GateRefused, Interrupted, StoppedEarly, UserE
 from finetune.log import log
 from finetune.rundir import claimed, write_json, write_text
 
-ASKED, ROWS, REJECTS, SYNTH = "asked.jsonl", "rows.jsonl", "rejects.jsonl", "synth.json"
+ASKED, ROWS, REJECTS = "asked.jsonl", "rows.jsonl", "rejects.jsonl"
 # What rows are made from → the template for it.
 KINDS = {"prompts": "answer", "documents": "pairs", "examples": "vary"}
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 Texts that agree in a band share a bucket. In a small bucket all pairs are candidates. A template with slots makes
 giant ones, where all pairs would be too many: there each text is a candidate with a few representatives, and with
-the texts that share one of its rare shingles, which are the words in the slots. So whatever is near belongs to the
-same component, and the work grows with the number of texts.
+the texts that share one of its rare shingles, which are the words in the slots. So the work grows with the number of
+texts, and what is near still comes into one component, though not by every pair.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.sketch import Sketches, shingles
+from finetune.data.sketch import Shingles, Sketches, shingles
 from finetune.data.words import Hashes, Places, batches, distinct
 
 SMALL_BUCKET = 32  # texts of which all pairs are candidates
-SMALL_PRODUCT = 1024  # the same between two sets: texts of one times those of the other
+FEW_PAIRS = 200_000  # of few texts larger buckets are still small, as long as there are about so many pairs at most
 RARE = 32  # a shingle in more texts than this belongs to a template
 RARE_KEPT = 16  # rare shingles by which a text is looked up
-COUNTERS = 1 << 24
+COUNTERS = 1 << 24  # shingles are counted by their last bits
+_COUNTER = np.uint64(COUNTERS - 1)
 PENDING = 8_000_000  # pairs gathered before repeated ones are dropped
 
 Codes = NDArray[np.uint64]  # a pair of sketches as one number
@@ -47,9 +48,9 @@ def candidates(
     weight = np.zeros(len(sketches.owner), dtype=np.int64)
     large = False
     for band in range(sketches.bands.shape[1]):
-        buckets = _bucketed(sketches.bands[:, band], side)
-        is_large = _is_large(buckets, side)
-        found.add(_all_pairs(buckets, ~is_large, side))
+        buckets = bucketed(sketches.bands[:, band], side)
+        is_large = _is_large(buckets, len(sketches.owner), side)
+        found.add(all_pairs(buckets, ~is_large, side))
         weight[buckets.order] += np.repeat(buckets.sizes, buckets.sizes)
         large = large or bool(is_large.any())
     if large:
@@ -81,7 +82,7 @@ class _PairSet:
         return (self._distinct >> np.uint64(32)).astype(np.int64), (self._distinct & low).astype(np.int64)
 
 
-def _bucketed(values: NDArray[Scalar], side: NDArray[np.bool_] | None) -> Bucketed:
+def bucketed(values: NDArray[Scalar], side: NDArray[np.bool_] | None) -> Bucketed:
     """Equal values brought together; within a bucket the first side comes first."""
     order = np.argsort(values, kind="stable") if side is None else np.lexsort((side, values))
     ordered = values[order]
@@ -101,14 +102,15 @@ def _counts(buckets: Bucketed, side: NDArray[np.bool_]) -> tuple[Places, Places]
     return buckets.sizes - second, second
 
 
-def _is_large(buckets: Bucketed, side: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+def _is_large(buckets: Bucketed, texts: int, side: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    limit = max(SMALL_BUCKET, FEW_PAIRS // max(texts, 1))
     if side is None:
-        return buckets.sizes > SMALL_BUCKET
+        return buckets.sizes > limit
     first, second = _counts(buckets, side)
-    return first * second > SMALL_PRODUCT
+    return first * second > limit**2
 
 
-def _all_pairs(buckets: Bucketed, chosen: NDArray[np.bool_], side: NDArray[np.bool_] | None) -> tuple[Places, Places]:
+def all_pairs(buckets: Bucketed, chosen: NDArray[np.bool_], side: NDArray[np.bool_] | None) -> tuple[Places, Places]:
     """All pairs within each of the chosen buckets."""
     begins, sizes = buckets.begins[chosen], buckets.sizes[chosen]
     if side is not None:
@@ -145,47 +147,48 @@ def _link_to_representatives(
     """
     family = np.zeros(len(sketches.owner), dtype=bool)
     for band in range(sketches.bands.shape[1]):
-        buckets = _bucketed(sketches.bands[:, band], side)
-        for bucket in np.flatnonzero(_is_large(buckets, side)):
-            begin = buckets.begins[bucket]
-            members = buckets.order[begin : begin + buckets.sizes[bucket]]
-            family[members] = True
-            parts = [members] if side is None else [members[~side[members]], members[side[members]]]
-            for part, others in zip(parts, reversed(parts), strict=True):
-                for best in {_first_least(part, -weight), _first_least(part, sketches.sizes)}:
-                    rest = others[others != best]
-                    found.add((np.full(len(rest), best), rest))
+        buckets = bucketed(sketches.bands[:, band], side)
+        large = _is_large(buckets, len(sketches.owner), side)
+        place = np.repeat(buckets.begins[large], buckets.sizes[large]) + _within(buckets.sizes[large])
+        members = buckets.order[place]
+        bucket = np.repeat(np.arange(large.sum()), buckets.sizes[large])
+        family[members] = True
+        for own in (None,) if side is None else (False, True):
+            chosen = slice(None) if side is None else np.flatnonzero(side[members] == own)
+            for value in (-weight, sketches.sizes):
+                best = _least(members[chosen], bucket[chosen], value)[bucket]
+                linked = best != members if side is None else side[members] != own
+                found.add((best[linked], members[linked]))
     return family
 
 
-def _first_least(members: Places, value: Places) -> int:
-    least = members[value[members] == value[members].min()]
-    return int(least.min())
+def _least(members: Places, bucket: Places, value: Places) -> Places:
+    """The member of each bucket with the least value, of equal ones the first."""
+    order = np.lexsort((members, value[members], bucket))
+    return members[order][np.flatnonzero(np.diff(bucket[order], prepend=-1))]
 
 
 def _by_rare_shingles(
     sketches: Sketches, family: NDArray[np.bool_], side: NDArray[np.bool_] | None, texts: Sequence[str], processes: int
 ) -> tuple[Places, Places]:
     """Pairs of texts in large buckets that share a shingle which is rare among them."""
-    owners = np.unique(sketches.owner[family])
+    owners = np.flatnonzero(np.bincount(sketches.owner[family]))
     counts = np.zeros(COUNTERS, dtype=np.uint32)
-    for _, hashes in workers.mapped(_shingle_places, _portions(texts, owners), processes):
-        counts += np.bincount(hashes, minlength=COUNTERS).astype(np.uint32)
-    values: list[Hashes] = []
-    holders: list[Places] = []
+    for found in workers.mapped(_shingles_of, _portions(texts, owners), processes):
+        np.add.at(counts, found.hashes & _COUNTER, np.uint32(1))
     index = np.full((len(sketches.keys), 2), -1, dtype=np.int64)
     index[sketches.owner, sketches.by_characters.astype(np.int64)] = np.arange(len(sketches.owner))
-    for portion in _portions(texts, owners):
-        for value, owner, by_characters in _rare(portion, counts):
-            holder = index[owner, by_characters.astype(np.int64)]
-            values.append(value)
-            holders.append(holder)
+    values, holders = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
+    for found in workers.mapped(_shingles_of, _portions(texts, owners), processes):
+        value, of = _rarest(found, counts)
+        holder = index[found.owner, found.by_characters.astype(np.int64)][of]
+        inside = (holder >= 0) & family[holder]
+        values.append(value[inside])
+        holders.append(holder[inside])
     value, holder = np.concatenate(values), np.concatenate(holders)
-    inside = (holder >= 0) & family[holder]
-    value, holder = value[inside], holder[inside]
-    buckets = _bucketed(value, None if side is None else side[holder])
     own_side = None if side is None else side[holder]
-    a, b = _all_pairs(buckets, buckets.sizes <= RARE, own_side)
+    buckets = bucketed(value, own_side)
+    a, b = all_pairs(buckets, buckets.sizes <= RARE, own_side)
     return holder[a], holder[b]
 
 
@@ -203,29 +206,26 @@ def _portions(texts: Sequence[str], owners: Places) -> Iterator[tuple[Places, li
         yield owners[first:], portion
 
 
-def _shingle_places(task: tuple[Places, list[str]]) -> tuple[Places, Places]:
-    """Which counter each shingle of some texts belongs to."""
+def _shingles_of(task: tuple[Places, list[str]]) -> Shingles:
+    """The shingles of the texts with these indices."""
     owners, texts = task
-    found = [_counters(shingles(folded).hashes) for _, folded in batches(texts)]
-    return owners, np.concatenate(found)
+    parts = [(begin, shingles(folded)) for begin, folded in batches(texts)]
+    sizes = [np.diff(part.bounds) for _, part in parts]
+    return Shingles(
+        np.concatenate([part.hashes for _, part in parts]),
+        np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(sizes)))),
+        owners[np.concatenate([part.owner + begin for begin, part in parts])],
+        np.concatenate([part.by_characters for _, part in parts]),
+        np.concatenate([part.short for _, part in parts]),
+    )
 
 
-def _counters(hashes: Hashes) -> Places:
-    return (hashes & np.uint64(COUNTERS - 1)).astype(np.int64)
-
-
-def _rare(
-    portion: tuple[Places, list[str]], counts: NDArray[np.uint32]
-) -> Iterator[tuple[Hashes, Places, NDArray[np.bool_]]]:
-    """The smallest rare shingles of each text, its index, and whether they are of characters."""
-    owners, texts = portion
-    for begin, folded in batches(texts):
-        found = shingles(folded)
-        of = np.repeat(np.arange(len(found.owner)), np.diff(found.bounds))
-        rare = counts[_counters(found.hashes)] <= RARE
-        hashes, of = found.hashes[rare], of[rare]
-        order = np.lexsort((hashes, of))
-        hashes, of = hashes[order], of[order]
-        kept = _within(np.bincount(of, minlength=len(found.owner))) < RARE_KEPT
-        hashes, of = hashes[kept], of[kept]
-        yield hashes, owners[found.owner[of] + begin], found.by_characters[of]
+def _rarest(found: Shingles, counts: NDArray[np.uint32]) -> tuple[Hashes, Places]:
+    """The smallest rare shingles of each list, and the list that each is from."""
+    of = np.repeat(np.arange(len(found.owner)), np.diff(found.bounds))
+    rare = counts[found.hashes & _COUNTER] <= RARE
+    hashes, of = found.hashes[rare], of[rare]
+    order = np.lexsort((hashes, of))
+    hashes, of = hashes[order], of[order]
+    kept = _within(np.bincount(of, minlength=len(found.owner))) < RARE_KEPT
+    return hashes[kept], of[kept]

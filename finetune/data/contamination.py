@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
+from finetune.data.runs import Shared, shared_runs
 from finetune.data.similar import Both, between
-from finetune.data.sketch import PERMUTATIONS, Sketches, band_rows, joined, sketch_folded
-from finetune.data.words import Hashes, Places, batches, distinct, normalise, windows
+from finetune.data.words import Hashes, Places, distinct, normalise
 
 # A run of words is a form when this share of the different rows of each side has it, and at least so many rows.
 FORM_SHARE = 0.02
@@ -75,15 +72,12 @@ def contamination(
         raise ValueError(f"a run has at least one word, got {words}")
     count = workers.count(processes, len(train) + len(held_out))
     both = Both(train, held_out)
-    with tempfile.TemporaryDirectory(prefix="finetune-", ignore_cleanup_errors=True) as folder:
-        reading = _Reading(both, words, band_rows(threshold), count, Path(folder) / "runs.npy")
-        shared = _shared(reading)
-        _index.cache_clear()
+    shared = shared_runs(both, words, threshold, count)
     border = len(train)
     same = _same(shared.sketches.keys, border)
     found = [_overlap(held_out, row, first, "same", 1.0) for row, first in same.items()]
-    forms = shared.forms()
-    found += [overlap for overlap in shared.leaks(forms, held_out, words) if overlap.held_out not in same]
+    forms = _forms(shared)
+    found += [overlap for overlap in _leaks(shared, forms, held_out, words) if overlap.held_out not in same]
     near = between(shared.sketches, both, threshold, count)
     for row, at in zip(*np.unique(near.second, return_index=True), strict=True):  # pairs are sorted by training row
         if int(row) not in same:
@@ -91,7 +85,7 @@ def contamination(
     return Contamination(
         tuple(sorted(found, key=lambda overlap: (overlap.held_out, _KINDS.index(overlap.kind)))),
         int(forms.sum()),
-        tuple(shared.form_samples(forms, held_out, words)),
+        tuple(_form_samples(shared, forms, held_out, words)),
     )
 
 
@@ -120,140 +114,45 @@ def _overlap(held_out: Sequence[str], row: int, first: int, kind: str, share: fl
     return Overlap(first, row, kind, share, beginning[:SAMPLE_CHARACTERS])
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """Runs of words found in some rows of one side."""
-
-    sketches: Sketches
-    rows: Places  # within the side
-    places: Places  # of the run's first word in its row
-    runs: Hashes  # the run's hash, or its number in the index
-    totals: Places  # runs of every row
+def _forms(shared: Shared) -> NDArray[np.bool_]:
+    """For each run in the index whether it is a form."""
+    often_trained = shared.train_count >= form_rows(shared.train_rows)
+    return np.asarray(often_trained & (shared.held_count >= form_rows(shared.held_rows)))
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What both sides are read with."""
-
-    both: Both
-    words: int
-    band_rows: int
-    processes: int
-    index: Path  # hashes of all runs of the smaller side, in order
-
-    def portions(self, held_out: bool, known: bool) -> Iterator[_Runs]:
-        """The runs of one side; with `known` only those in the index."""
-        texts = self.both.held_out if held_out else self.both.train
-        border = len(self.both.train) if held_out else 0
-        path = str(self.index) if known else None
-        tasks = ((first, border, part, self.words, self.band_rows, path) for first, part in workers.portions(texts))
-        yield from workers.mapped(_read_portion, tasks, self.processes)
+def _leaks(shared: Shared, forms: NDArray[np.bool_], held_out: Sequence[str], words: int) -> Iterator[Overlap]:
+    """An overlap for each held-out row with enough words in a row that are trained on, besides those of forms."""
+    stretches = _stretches(shared, forms, words)
+    for row in distinct(stretches.rows[stretches.leaked].astype(np.uint64)).tolist():
+        own = slice(*np.searchsorted(stretches.rows, (row, row + 1)).tolist())
+        leaked = np.flatnonzero(stretches.leaked[own]) + own.start
+        share = int(stretches.sizes[leaked].sum()) / int(shared.totals[row])
+        begin, size = int(stretches.begins[leaked[0]]), int(stretches.sizes[leaked[0]])
+        at = begin + _first_free(forms[shared.runs[begin : begin + size]], words)
+        sample = _run(held_out[row], int(shared.places[at]), words)
+        yield Overlap(int(shared.first_train[shared.runs[at]]), row, "ngram", share, sample)
 
 
-_Task = tuple[int, int, list[str], int, int, str | None]
+def _stretches(shared: Shared, forms: NDArray[np.bool_], words: int) -> _Stretches:
+    steps = (np.diff(shared.rows, prepend=-1) != 0) | (np.diff(shared.places, prepend=-1) != 1)
+    begins = np.flatnonzero(steps)
+    sizes = np.diff(begins, append=len(shared.rows))
+    stretch = np.cumsum(steps) - 1
+    at = np.flatnonzero(forms[shared.runs])
+    # Each form adds the words that the form before it in the same stretch does not cover.
+    same = np.diff(stretch[at], prepend=-1) == 0
+    added = np.where(same, np.minimum(np.diff(shared.places[at], prepend=0), words), words)
+    covered = np.zeros(len(begins), dtype=np.int64)
+    np.add.at(covered, stretch[at], added)
+    return _Stretches(shared.rows[begins], begins, sizes, sizes + words - 1 - covered >= words)
 
 
-def _read_portion(task: _Task) -> _Runs:
-    first, border, texts, words, rows_of_band, path = task
-    sketches: list[Sketches] = []
-    rows: list[Places] = []
-    places: list[Places] = []
-    runs: list[Hashes] = []
-    totals: list[Places] = []
-    for begin, folded in batches(texts):
-        sketches.append(sketch_folded(folded, first + begin + border, rows_of_band))
-        hashes, bounds = windows(folded.words, folded.word_bounds, words)
-        counts = np.diff(bounds)
-        row = np.repeat(np.arange(len(counts)), counts)
-        place = np.arange(len(hashes)) - np.repeat(bounds[:-1], counts)
-        if path is not None:
-            at, hashes = _known(path, hashes)
-            row, place = row[at], place[at]
-        rows.append(row + first + begin)
-        places.append(place)
-        runs.append(hashes)
-        totals.append(counts)
-    return _Runs(
-        joined(sketches, PERMUTATIONS // rows_of_band),
-        np.concatenate(rows),
-        np.concatenate(places),
-        np.concatenate(runs),
-        np.concatenate(totals),
-    )
-
-
-@lru_cache(maxsize=1)
-def _index(path: str) -> tuple[Hashes, NDArray[np.bool_], np.uint64]:
-    """The index, and a table that tells of most hashes by their first bits that they are not in it."""
-    hashes = np.load(path, mmap_mode="r", allow_pickle=False)
-    bits = min(max(len(hashes).bit_length() + 4, 10), 28)
-    shift = np.uint64(64 - bits)
-    table = np.zeros(1 << bits, dtype=bool)
-    table[hashes >> shift] = True
-    return hashes, table, shift
-
-
-def _known(path: str, hashes: Hashes) -> tuple[Places, Hashes]:
-    """Which of the hashes are in the index, and the number of each there."""
-    index, table, shift = _index(path)
-    at = np.flatnonzero(table[hashes >> shift])
-    number = np.searchsorted(index, hashes[at])
-    number = np.minimum(number, max(len(index) - 1, 0))
-    hit = index[number] == hashes[at] if len(at) else np.empty(0, dtype=bool)
-    return at[hit], number[hit].astype(np.uint64)
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """The runs that both sides have, as they stand in the held-out rows."""
-
-    sketches: Sketches  # of both sides
-    rows: Places  # held-out rows, in order
-    places: Places
-    runs: Places  # numbers in the index
-    totals: Places  # runs of every held-out row
-    first_train: Places  # for each run in the index the first training row with it
-    train_count: Places  # different training rows with it
-    held_count: Places
-    train_rows: int  # different ones
-    held_rows: int
-
-    def forms(self) -> NDArray[np.bool_]:
-        """For each run in the index whether it is a form."""
-        often_trained = self.train_count >= form_rows(self.train_rows)
-        return np.asarray(often_trained & (self.held_count >= form_rows(self.held_rows)))
-
-    def leaks(self, forms: NDArray[np.bool_], held_out: Sequence[str], words: int) -> Iterator[Overlap]:
-        """An overlap for each held-out row with enough words in a row that are trained on, besides those of forms."""
-        stretches = self._stretches(forms, words)
-        for row in distinct(stretches.rows[stretches.leaked].astype(np.uint64)).tolist():
-            own = slice(*np.searchsorted(stretches.rows, (row, row + 1)).tolist())
-            leaked = np.flatnonzero(stretches.leaked[own]) + own.start
-            share = int(stretches.sizes[leaked].sum()) / int(self.totals[row])
-            begin, size = int(stretches.begins[leaked[0]]), int(stretches.sizes[leaked[0]])
-            at = begin + _first_free(forms[self.runs[begin : begin + size]], words)
-            sample = _run(held_out[row], int(self.places[at]), words)
-            yield Overlap(int(self.first_train[self.runs[at]]), row, "ngram", share, sample)
-
-    def _stretches(self, forms: NDArray[np.bool_], words: int) -> _Stretches:
-        steps = (np.diff(self.rows, prepend=-1) != 0) | (np.diff(self.places, prepend=-1) != 1)
-        begins = np.flatnonzero(steps)
-        sizes = np.diff(begins, append=len(self.rows))
-        stretch = np.cumsum(steps) - 1
-        at = np.flatnonzero(forms[self.runs])
-        # Each form adds the words that the form before it in the same stretch does not cover.
-        same = np.diff(stretch[at], prepend=-1) == 0
-        added = np.where(same, np.minimum(np.diff(self.places[at], prepend=0), words), words)
-        covered = np.zeros(len(begins), dtype=np.int64)
-        np.add.at(covered, stretch[at], added)
-        return _Stretches(self.rows[begins], begins, sizes, sizes + words - 1 - covered >= words)
-
-    def form_samples(self, forms: NDArray[np.bool_], held_out: Sequence[str], words: int) -> Iterator[str]:
-        """Some forms, the most frequent first."""
-        often = np.argsort(-np.where(forms, self.held_count, 0), kind="stable")[:SHOWN_FORMS]
-        for run in often[forms[often]].tolist():
-            at = int(np.flatnonzero(self.runs == run)[0])
-            yield _run(held_out[int(self.rows[at])], int(self.places[at]), words)
+def _form_samples(shared: Shared, forms: NDArray[np.bool_], held_out: Sequence[str], words: int) -> Iterator[str]:
+    """Some forms, the most frequent first."""
+    often = np.argsort(-np.where(forms, shared.held_count, 0), kind="stable")[:SHOWN_FORMS]
+    for run in often[forms[often]].tolist():
+        at = int(np.flatnonzero(shared.runs == run)[0])
+        yield _run(held_out[int(shared.rows[at])], int(shared.places[at]), words)
 
 
 @dataclass(frozen=True)
@@ -279,73 +178,3 @@ def _first_free(forms: NDArray[np.bool_], words: int) -> int:
 
 def _run(text: str, place: int, words: int) -> str:
     return " ".join(normalise(text).split(" ")[place : place + words])
-
-
-def _shared(reading: _Reading) -> _Shared:
-    """Read both sides, the smaller one first."""
-    both = reading.both
-    held_is_small = len(both.held_out) <= len(both.train)
-    small = _gathered(list(reading.portions(held_is_small, known=False)), reading)
-    index = distinct(small.runs)
-    np.save(reading.index, index, allow_pickle=False)
-    numbers = np.searchsorted(index, small.runs)
-    small_count = _Count(len(index))
-    small_count.add(small.sketches.keys, 0, small.rows, numbers)
-    large_count = _Count(len(index))
-    large: list[_Runs] = []
-    first = 0
-    for part in reading.portions(not held_is_small, known=True):
-        large_count.add(part.sketches.keys, first, part.rows, part.runs.astype(np.int64))
-        first += len(part.sketches.keys)
-        # Of the training rows the counts are enough, so their runs are let go.
-        large.append(_without_runs(part) if held_is_small else part)
-    rest = _gathered(large, reading)
-    train, held = (large_count, small_count) if held_is_small else (small_count, large_count)
-    if held_is_small:
-        shared = train.counts[numbers] > 0
-        rows, places, runs, totals = small.rows[shared], small.places[shared], numbers[shared], small.totals
-    else:
-        rows, places, runs, totals = rest.rows, rest.places, rest.runs.astype(np.int64), rest.totals
-    sides = [rest.sketches, small.sketches] if held_is_small else [small.sketches, rest.sketches]
-    sketches = joined(sides, PERMUTATIONS // reading.band_rows)
-    return _Shared(sketches, rows, places, runs, totals, train.first, train.counts, held.counts, train.rows, held.rows)
-
-
-def _gathered(parts: list[_Runs], reading: _Reading) -> _Runs:
-    none = np.empty(0, dtype=np.int64)
-    return _Runs(
-        joined((part.sketches for part in parts), PERMUTATIONS // reading.band_rows),
-        np.concatenate([none, *(part.rows for part in parts)]),
-        np.concatenate([none, *(part.places for part in parts)]),
-        np.concatenate([none.astype(np.uint64), *(part.runs for part in parts)]),
-        np.concatenate([none, *(part.totals for part in parts)]),
-    )
-
-
-def _without_runs(part: _Runs) -> _Runs:
-    none = np.empty(0, dtype=np.int64)
-    return _Runs(part.sketches, none, none, none.astype(np.uint64), none)
-
-
-class _Count:
-    """In how many different rows of a side each run of the index stands, and in which first."""
-
-    def __init__(self, runs: int) -> None:
-        self.counts = np.zeros(runs, dtype=np.int64)
-        self.first = np.full(runs, np.iinfo(np.int64).max, dtype=np.int64)
-        self.rows = 0  # different ones
-        self._seen: set[int] = set()
-
-    def add(self, keys: Hashes, begin: int, rows: Places, runs: Places) -> None:
-        """Count the runs of rows that follow each other; `rows` is in order, `begin` the first."""
-        is_new = np.zeros(len(keys), dtype=bool)
-        for place, key in enumerate(keys.tolist()):
-            if key not in self._seen:
-                self._seen.add(key)
-                is_new[place] = True
-        self.rows += int(is_new.sum())
-        new = is_new[rows - begin]
-        codes = distinct((runs[new].astype(np.uint64) << np.uint64(32)) | rows[new].astype(np.uint64))
-        found, row = (codes >> np.uint64(32)).astype(np.int64), (codes & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        np.minimum.at(self.first, found, row)
-        np.add.at(self.counts, found, 1)

@@ -32,7 +32,8 @@ def near_pairs(texts: Sequence[str], *, threshold: float = 0.8, processes: int |
     """The pairs of texts whose similarity is at least `threshold`; `first` is the smaller index.
 
     Texts that are equal once normalised are linked as a chain, and only the first of them is compared with other
-    texts. Of more than a few texts that are all alike not every pair is listed, but all are in one component.
+    texts. Of some dozens of texts or more that are all alike, not every pair is listed: each is paired with the one
+    that is most like the others, so that they are in one component.
     """
     count = workers.count(processes, len(texts))
     sketches = sketch(texts, _checked(threshold), count)

@@ -136,7 +136,7 @@ def sketch_folded(folded: Folded, first: int, rows: int) -> Sketches:
 
 def signatures(hashes: Hashes, bounds: Places) -> NDArray[np.uint32]:
     """The MinHash signature of each list of shingles, none of which is empty; by rensa where it is installed."""
-    return _rensa_signatures(hashes, bounds) if has_rensa() else numpy_signatures(hashes, bounds)
+    return rensa_signatures(hashes, bounds) if has_rensa() else numpy_signatures(hashes, bounds)
 
 
 @cache
@@ -145,7 +145,7 @@ def has_rensa() -> bool:
     return find_spec("rensa") is not None
 
 
-def _rensa_signatures(hashes: Hashes, bounds: Places) -> NDArray[np.uint32]:
+def rensa_signatures(hashes: Hashes, bounds: Places) -> NDArray[np.uint32]:
     from rensa import RMinHash
 
     matrix: Any = RMinHash.digest_matrix_from_flat_token_hashes(hashes, bounds.astype(np.uint64), PERMUTATIONS, SEED)

@@ -135,7 +135,8 @@ def windows(values: Hashes, bounds: Places, size: int) -> tuple[Hashes, Places]:
 def distinct(values: Hashes) -> Hashes:
     """The values in order, each once: for integers far faster than the hash table of numpy.unique."""
     values = np.sort(values)
-    return values[np.concatenate((np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1]))]
+    is_first = np.concatenate((np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1]))
+    return np.asarray(values[is_first])
 
 
 # Odd constants from the fractional parts of square roots of primes, so that nobody chose them.
@@ -253,7 +254,7 @@ def _starts(kinds: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.b
     begins = (kinds == _ALONE) | (previous != _WORD)
     begins &= inside
     begins &= ~(marks & (previous == _ALONE))
-    return begins
+    return np.asarray(begins)
 
 
 @cache

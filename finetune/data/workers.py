@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from multiprocessing.connection import wait
 from typing import TypeVar
 
@@ -54,7 +55,10 @@ def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes:
     The function must be importable by name, because other processes are started afresh: a fork of a process
     with threads may hang.
     """
-    if processes == 1:
+    tasks = iter(tasks)
+    ahead = list(islice(tasks, 2))
+    tasks = chain(ahead, tasks)
+    if processes == 1 or len(ahead) < 2:
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import functools
 import http.client
 import ipaddress
 import json
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from finetune import __version__
@@ -94,7 +95,7 @@ class Endpoint:
         opener.add_handler(urllib.request.ProxyHandler({} if self.url.startswith("http:") else None))
         for handler in (urllib.request.HTTPHandler, urllib.request.HTTPDefaultErrorHandler):
             opener.add_handler(handler())
-        opener.add_handler(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
+        opener.add_handler(urllib.request.HTTPSHandler(context=_trust()))
         opener.add_handler(urllib.request.HTTPErrorProcessor())
         return opener
 
@@ -181,6 +182,12 @@ class Endpoint:
         return text if len(text) <= 200 else f"{text[:199]}…"
 
 
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """The certificates that this machine trusts; reading them takes longer than a small request."""
+    return ssl.create_default_context()
+
+
 def find_endpoint(teacher: TeacherSettings) -> Endpoint:
     """The endpoint that the settings name, with its key from the environment."""
     if not teacher.model:
@@ -238,10 +245,10 @@ def _key(variable: str) -> str:
     return key
 
 
-def _read(response: IO[bytes], deadline: float) -> bytes:
+def _read(response: Any, deadline: float) -> bytes:
     """The whole body, within size and time: each part of it may come just in time for ever."""
     parts, size = [], 0
-    while part := response.read(65536):
+    while part := response.read1(65536):  # what has come, rather than wait for so much
         parts.append(part)
         size += len(part)
         if size > MAX_ANSWER:

@@ -14,6 +14,7 @@ from teacher_server import Endpoint, digest, serving
 from finetune.data.build.asked import Reply, Usage
 from finetune.data.build.candidates import Candidate, candidates_of
 from finetune.data.build.gates import agree, judge, numbers
+from finetune.data.build.origin import teachers
 from finetune.data.build.settings import GateSettings
 from finetune.data.build.sources import Item, passages
 
@@ -222,14 +223,14 @@ def test_what_the_ceiling_left_unchecked_is_no_row(synth: Run, endpoint: Endpoin
 
 def test_rows_wanted_end_the_asking(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     write_rows(
-        tmp_path / "prompts.jsonl", [{"prompt": f"Subject {number}: {digest(str(number))}"} for number in range(60)]
+        tmp_path / "prompts.jsonl", [{"prompt": f"Subject {number}: {digest(str(number))}"} for number in range(24)]
     )
     assert synth("prompts=prompts.jsonl", "rows=10", "teacher.concurrency=2")[0] == 0
     assert len(rows(tmp_path / "made")) == 10 and endpoint.requests == 10
     first = (tmp_path / "made" / "rows.jsonl").read_bytes()
     assert synth("prompts=prompts.jsonl", "rows=10", "teacher.concurrency=7", "output=again")[0] == 0
     assert (tmp_path / "again" / "rows.jsonl").read_bytes() == first
-    assert synth("prompts=prompts.jsonl", "rows=100")[2].count("rows: 60 of 100 wanted") == 1
+    assert synth("prompts=prompts.jsonl", "rows=30")[2].count("rows: 24 of 30 wanted") == 1
 
 
 def test_samples_ask_the_same_with_other_seeds(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
@@ -349,7 +350,7 @@ def test_answers_that_hold_no_pairs_are_rejects(text: str, finished: str, gate: 
 
 
 def test_the_report_tells_a_monotonous_set_from_a_various_one(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
-    write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"Subject {digest(str(number))}"} for number in range(30)])
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"Subject {digest(str(number))}"} for number in range(16)])
     endpoint.answer = lambda messages: f"It is known that {digest(messages[-1]['content'])} is a number."
     synth("prompts=prompts.jsonl", "output=same", "gates.near=1")
     endpoint.answer = lambda messages: " ".join(str(digest(f"{messages[-1]['content']}{at}")) for at in range(9))
@@ -359,7 +360,7 @@ def test_the_report_tells_a_monotonous_set_from_a_various_one(synth: Run, endpoi
     )
     assert same["distinct"]["answer"]["3"] < 0.6 < various["distinct"]["answer"]["3"]
     assert same["nearest"]["mean"] > various["nearest"]["mean"] == 0
-    assert same["sources"] == {"count": 30, "effective": 30.0, "largest": "prompts.jsonl:1", "largest_share": 0.0333}
+    assert same["sources"] == {"count": 16, "effective": 16.0, "largest": "prompts.jsonl:1", "largest_share": 0.0625}
 
 
 def test_a_missing_licence_is_warned_of_and_a_given_one_is_recorded(synth: Run, tmp_path: Path) -> None:
@@ -383,3 +384,44 @@ def test_prompts_that_cannot_be_asked_are_named_by_row(synth: Run, endpoint: End
     code, _, said = synth("prompts=prompts.jsonl")
     assert code == 2 and endpoint.requests == 0
     assert [line.split(":")[2].split()[0] for line in said.splitlines()] == ["2", "3", "4", "5"]
+
+
+def test_training_on_the_rows_names_their_teacher(synth: Run, finetune: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"Hello number {digest(str(number))}."} for number in range(20)])
+    assert synth("prompts=prompts.jsonl", "teacher.license=as agreed")[0] == 0
+    train = ["model=tiny", "training.max_steps=2", "training.learning_rate=1e-3", "training.warmup=0", "name=taught"]
+    assert finetune("train", "data.train=made/rows.jsonl", *train)[0] == 0
+    (teacher,) = json.loads((tmp_path / "runs" / "taught" / "lineage.json").read_text())["teachers"]
+    host = teacher.pop("hosts")[0]
+    assert host.startswith("127.0.0.1:")
+    assert teacher == {"file": "made/rows.jsonl", "name": "big", "license": "as agreed", "unchanged": True}
+
+
+def test_rows_that_were_changed_keep_their_teacher(synth: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": "Hello."}])
+    synth("prompts=prompts.jsonl")
+    write_rows(tmp_path / "made" / "cleaned.jsonl", [{"prompt": "Hello.", "completion": "Hi."}])
+    write_rows(tmp_path / "others.jsonl", [{"prompt": "Hello.", "completion": "Hi."}])
+    (entry,) = teachers(["made/cleaned.jsonl", "others.jsonl"])
+    assert (entry["file"], entry["name"], entry["unchanged"]) == ("made/cleaned.jsonl", "big", False)
+    (tmp_path / "made" / "synth.json").write_text("{", encoding="utf-8")
+    assert teachers("made/cleaned.jsonl") == []
+
+
+def test_prompts_come_from_tables_and_text_too(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "lines.txt").write_text("First thing.\n\nSecond matter.\n", encoding="utf-8")
+    (tmp_path / "table.csv").write_text("frage,town\nWhere is it?,Oslo\n", encoding="utf-8")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"instruction": ["Sum up."], "input": ["A b c."], "town": ["Rome"]}), tmp_path / "t.parquet"
+    )
+    (tmp_path / "mine.jinja").write_text("[user]\n{{ prompt }} Think of {{ town }}.\n", encoding="utf-8")
+    assert synth("prompts=lines.txt", "output=a")[0] == 0
+    assert [row["source"] for row in rows(tmp_path / "a")] == ["lines.txt:1", "lines.txt:3"]
+    assert synth("prompts=table.csv", "output=b", "data.columns.prompt=frage", "template=mine.jinja")[0] == 0
+    assert synth("prompts=t.parquet", "output=c", "template=mine.jinja")[0] == 0
+    asked = [body["messages"][-1]["content"] for body in endpoint.asked[2:]]
+    assert asked == ["Where is it? Think of Oslo.", "Sum up.\nA b c. Think of Rome."]
+    assert rows(tmp_path / "c")[0]["messages"][0]["content"] == "Sum up.\nA b c."

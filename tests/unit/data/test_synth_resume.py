@@ -20,7 +20,7 @@ from finetune.data.build.asked import Request, Sampling
 from finetune.evaluate.generate import generate
 
 Run = Callable[..., tuple[int, str, str]]
-COUNT = 16
+COUNT = 12
 
 
 def command(endpoint: Endpoint, *more: str) -> list[str]:
@@ -69,7 +69,7 @@ def test_stopped_at_a_request_it_goes_on_and_asks_nothing_twice(
         code = children[0].wait(60)
         said = (tmp_path / "child.log").read_text()
         assert code == (130 if how == signal.SIGINT else -how), said
-        assert time.monotonic() - sent[0] < 5, "nobody waits for what is under way"
+        assert time.monotonic() - sent[0] < 25, "nobody waits for what is under way"
         if how == signal.SIGINT:
             kept = f"{at - 1} answers are kept in made/asked.jsonl"
             assert said.splitlines()[-1] == f"interrupted; {kept}; the same command continues"
@@ -154,15 +154,15 @@ def test_a_local_model_answers_and_goes_on_where_it_was_interrupted(
 
     def interrupted(*arguments: Any, **settings: Any) -> Any:
         batches.append(len(arguments[2]))
-        if len(batches) == 3:
+        if len(batches) == 2:
             raise KeyboardInterrupt
         return generate(*arguments, **settings)
 
     monkeypatch.setattr("finetune.data.build.local.generate", interrupted)
     code, _, said = finetune(*local("teacher.batch_size=4"))
-    assert code == 130 and "8 answers are kept" in said
+    assert code == 130 and "4 answers are kept" in said
     code, _, _ = finetune(*local("teacher.batch_size=4"))
-    assert code == 0 and batches == [4, 4, 4, 4, 4], "the batch that was interrupted is asked again, no other"
+    assert code == 0 and batches == [4, 4, 4, 4], "the batch that was interrupted is asked again, no other"
     broken = (tmp_path / "made" / "rows.jsonl").read_bytes()
     assert finetune(*local("teacher.batch_size=3", "output=whole"))[0] == 0
     assert (tmp_path / "whole" / "rows.jsonl").read_bytes() == broken, "the batch changes no answer"
@@ -174,9 +174,9 @@ def test_a_local_model_answers_and_goes_on_where_it_was_interrupted(
 
 def test_a_local_model_keeps_the_ceiling(finetune: Run, tmp_path: Path) -> None:
     prompts(tmp_path)
-    assert finetune(*local("teacher.max_tokens_total=150"))[0] == 75
+    assert finetune(*local("teacher.max_tokens_total=120"))[0] == 75
     found = json.loads((tmp_path / "made" / "synth.json").read_text())
-    assert 100 < found["spent"]["tokens_in"] + found["spent"]["tokens_out"] <= 150
+    assert 80 < found["spent"]["tokens_in"] + found["spent"]["tokens_out"] <= 120
     assert found["counts"]["unasked"] > 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune import __version__
 from finetune.compose import identity
+from finetune.data.build.origin import teachers
 from finetune.plan import RunPlan
 from finetune.rundir import write_json
 
@@ -35,6 +36,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "allow_contamination": plan.config.data.allow_contamination,
             "contamination": [dataclasses.asdict(entry) for entry in data.contamination],
         },
+        "teachers": teachers(plan.config.data.train),
         "method": plan.config.method.option,
         "tuning": plan.config.tuning.option,
         "config": identity(plan.config),

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from finetune.config import NOT_IDENTITY, RunConfig
-from finetune.settings.catalogue import GROUPS, Setting, limits_said, settings_of_kind, typed_options
+from finetune.settings.catalogue import GROUPS, Setting, limits_said, settings_in, settings_of_kind, typed_options
 from finetune.settings.shipped import PACKAGE, configs_folder
 
 PAGE = PACKAGE.parent / "docs" / "config-reference.md"
@@ -71,6 +71,11 @@ def settings_in_brief() -> list[str]:
     for title, settings in sections():
         lines += ["", f"  {title.replace('`', '')}", *(brief(setting) for setting in settings)]
     return lines
+
+
+def own_settings(schema: Any) -> list[str]:
+    """One line a setting of a verb that has its own, for `--help`."""
+    return ["settings (key=value):", *(brief(setting) for setting in settings_in(schema))]
 
 
 def brief(setting: Setting) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from finetune import adapter
 from finetune.config import RunConfig
@@ -29,6 +30,7 @@ class Facts:
     padding: str = ""  # the padding token, and why it is that one
     preview: str = ""  # one row as the model will see it
     new_rows: tuple[int, ...] = ()  # ids of the tokens whose rows are added or trained by themselves
+    frozen: Mapping[str, ModelFacts] = field(default_factory=dict)  # models that are only read, by their role
 
 
 def gather(config: RunConfig, machine: Machine) -> Facts:
@@ -41,8 +43,9 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
             f"{max_length} is more than the model's context of {model.context} tokens",
         )
         raise UserError.at(where, what, f"use at most {model.context}")
-    tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     method = METHODS[config.method.option]
+    frozen = {role: inspect_model(one.name, one.revision) for role, one in method.frozen_models(config.method).items()}
+    tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     cache = run_directory(config).parent / ".prepared"
     with explained(cache):
         data = prepare(
@@ -65,6 +68,7 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         padding=f"{padding.token} ({padding.reason})",
         preview=sample(data, tokenizer),
         new_rows=new_rows,
+        frozen=frozen,
     )
 
 

@@ -357,7 +357,7 @@ OPTIONS: dict[str, dict[str, type[Any]]] = {
 }
 
 # Keys that hold a path (or several): quoted before Hydra's grammar sees them, and never read as a sweep.
-PATH_KEYS = ("data.train", "data.eval", "model.name", "model.chat_template", "output_dir", "resume")
+PATH_KEYS = ("data.train", "data.eval", "model.name", "model.chat_template", "method.teacher", "output_dir", "resume")
 
 # Mappings whose keys are the user's: an override of them needs no `+`.
 OPEN_KEYS = ("method.trl", "data.columns")

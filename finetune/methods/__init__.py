@@ -18,6 +18,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from finetune.methods import sft
+from finetune.methods import distill, sft
 
-METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft,)}
+METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill)}

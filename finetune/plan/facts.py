@@ -30,6 +30,7 @@ class Facts:
     padding: str = ""  # the padding token, and why it is that one
     preview: str = ""  # one row as the model will see it
     new_rows: tuple[int, ...] = ()  # ids of the tokens whose rows are added or trained by themselves
+    vocabulary: Mapping[str, int] = field(default_factory=dict)  # token → id
     frozen: Mapping[str, ModelFacts] = field(default_factory=dict)  # models that are only read, by their role
 
 
@@ -68,6 +69,7 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         padding=f"{padding.token} ({padding.reason})",
         preview=sample(data, tokenizer),
         new_rows=new_rows,
+        vocabulary=tokenizer.get_vocab(),
         frozen=frozen,
     )
 

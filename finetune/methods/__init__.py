@@ -9,7 +9,7 @@ LAYS_FLAT       whether its trainer takes rows laid end to end instead of padded
 learned_tokens  its settings → which tokens of a conversation are learned
 frozen_models   its settings → the models that it reads beside the trained one, by their role
 open_settings   its settings and the facts → value and reason of each that may be left open
-check           its settings and the facts → what they cannot mean together
+check           RunConfig and the facts → what they cannot mean together for this method
 build_args      RunPlan → TRL's arguments
 build_trainer   RunPlan and the parts (arguments, models, tokenizer, rows, callbacks) → TRL's trainer
 """

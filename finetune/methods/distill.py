@@ -14,6 +14,7 @@ from finetune.errors import Fault, UserError, listed
 from finetune.methods.arguments import OWNED_BY_ALL, FrozenModel, Parts, shared_arguments
 
 if TYPE_CHECKING:
+    from finetune.config import RunConfig
     from finetune.plan import RunPlan
     from finetune.plan.facts import Facts
 
@@ -121,10 +122,15 @@ def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, st
     }
 
 
-def check(config: MethodConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
+def check(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
     """What these settings cannot mean for these models and rows."""
-    assert isinstance(config, Config)
-    return [*_without_effect(config, sources, facts), *_check_teacher(facts), *_check_context(config, facts)]
+    method, teacher = config.method, facts.frozen[TEACHER]
+    assert isinstance(method, Config)
+    faults = [*_without_effect(method, sources, facts), *_check_teacher(facts), *_check_context(method, facts)]
+    if teacher.adapter is not None and config.parallel.option != "ddp":
+        what = f"{teacher.name} is an adapter, and {config.parallel.option} shares out what it would be merged into"
+        faults.append(Fault("method.teacher", what, "use parallel=ddp, or name a model with the adapter merged"))
+    return faults
 
 
 def _without_effect(config: Config, sources: dict[str, str], facts: Facts) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from finetune.errors import Fault
 from finetune.methods.arguments import OWNED_BY_ALL, FrozenModel, Parts, shared_arguments
 
 if TYPE_CHECKING:
+    from finetune.config import RunConfig
     from finetune.plan import RunPlan
     from finetune.plan.facts import Facts
 
@@ -70,7 +71,7 @@ def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, st
     return {}
 
 
-def check(config: MethodConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
+def check(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
     """What these settings cannot mean for these rows."""
     if facts.data.shape == "text" and "method.learn" in sources:
         what = "has no effect on plain text, which is learned whole"

@@ -56,7 +56,7 @@ def check_facts(config: RunConfig, sources: dict[str, str], facts: Facts) -> lis
     if config.training.batching == "flat" and not method.LAYS_FLAT:
         what = f"method={config.method.option} pads its rows"
         faults.append(Fault("training.batching", what, "use grouped or padded"))
-    faults += method.check(config.method, sources, facts)
+    faults += method.check(config, sources, facts)
     if data.held_out is None:
         for key in ("training.eval_every", "training.early_stopping", "training.keep_best"):
             if key in sources and not (key == "training.keep_best" and config.training.keep_best == "none"):

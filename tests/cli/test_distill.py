@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +184,18 @@ def test_the_plan_shows_the_teacher_and_counts_it(finetune: Run, llama: Path, st
     assert plan["resolved"]["method"].keys() == {"divergence", "max_new_tokens"}
     assert plan["memory"]["frozen"] > 4 * plan["frozen"]["teacher"]["parameters"]
     assert plan["reasons"]["method.divergence"].startswith("own samples")
+
+
+def test_two_ranks_learn_what_one_does(finetune: Run, tmp_path: Path, llama: Path, student: Path, rows: Path) -> None:
+    command = (f"model.name={student}", "method=distill", "training.max_steps=4", "training.log_every=1", "tuning=full",
+               f"method.teacher={llama}", f"data.train={rows}", "data.eval_share=0",
+               "training.learning_rate=1e-3")  # fmt: skip
+    assert finetune("train", *command, "training.batch_size=4", "name=alone")[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune", "train", *command, "training.batch_size=2", "launch.processes=2", "name=two"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone, two = ([json.loads(line)["loss"] for line in (tmp_path / "runs" / name / "metrics.jsonl").open()]
+                  for name in ("alone", "two"))  # fmt: skip
+    assert len(alone) == 4 and alone == pytest.approx(two, rel=1e-3)

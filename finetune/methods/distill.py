@@ -81,6 +81,10 @@ OWNED: dict[str, str] = {
     "max_completion_length": "method.max_new_tokens",
     "chat_template_kwargs": "model.chat_template",
     "max_tool_calling_iterations": "method.own_samples",
+    # They would print to stdout, which is kept for results.
+    "log_completions": "tracking",
+    "num_completions_to_print": "tracking",
+    "log_unique_prompts": "tracking",
 }
 # TRL's arguments for the student's own answers.
 SAMPLING = (
@@ -179,8 +183,9 @@ def _check_teacher(facts: Facts) -> Iterator[Fault]:
 def _check_context(config: Config, facts: Facts) -> Iterator[Fault]:
     """Rows, and answers of the student's own, that are longer than a model was made for."""
     teacher, longest = facts.frozen[TEACHER], facts.data.train.longest
-    if teacher.context and longest > teacher.context:
-        what = f"the longest row has {longest:,} tokens, and {teacher.name} was made for {teacher.context:,}"
+    any_row = max(longest, facts.data.held_out.longest if facts.data.held_out else 0)
+    if teacher.context and any_row > teacher.context:
+        what = f"the longest row has {any_row:,} tokens, and {teacher.name} was made for {teacher.context:,}"
         yield Fault("method.teacher", what, f"set data.max_length={teacher.context}, or take another teacher")
     contexts = [one.context for one in (teacher, facts.model) if one.context]
     if not config.own_samples or not contexts or facts.data.shape == "text":

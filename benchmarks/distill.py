@@ -6,7 +6,7 @@ them, a teacher how likely each is. Both runs of a seed have the same rows in th
 learning rate; what differs is `method=`. Of both the checkpoint counts that was best on a part of the training rows.
 Scored is the likelihood of further rows, whose names neither the student nor the teacher has seen.
 
-    scripts/bench distill [--seeds 3] [--epochs 4] [--work FOLDER] [key=value …]
+    scripts/bench distill [--seeds 3] [--rows 240] [--epochs 4] [--rate 1e-3] [--work FOLDER]
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "distill.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 WIDTH, BLOCKS = 128, 16  # of the student
-TRAIN, HELD_OUT = 240, 160  # rows
+HELD_OUT = 160  # rows
 SENTENCES = (3, 8)  # of a row, at least and at most
-RATE = 1e-3
 TAUGHT = ("method=distill", "method.teacher=tiny")
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
@@ -76,13 +75,13 @@ def scores(opened: Opener, speech: Speech, texts: list[str]) -> list[float]:
     return [-one.nll / max(1, one.tokens) for one in found]
 
 
-def measure(seeds: int, epochs: int, more: list[str]) -> dict[str, Any]:
+def measure(seeds: int, rows: int, epochs: int, rate: float) -> dict[str, Any]:
     """Students with and without a teacher, trained and scored in the current folder."""
     small = student(Path.cwd())
-    write_rows(Path("train.jsonl"), "train", TRAIN)
+    write_rows(Path("train.jsonl"), "train", rows)
     texts = write_rows(Path("held_out.jsonl"), "test", HELD_OUT)
     same = (f"model.name={small}", "data.train=train.jsonl", "tuning=full", "training.batching=padded",
-            f"training.learning_rate={RATE}", f"training.epochs={epochs}", *more)  # fmt: skip
+            f"training.learning_rate={rate}", f"training.epochs={epochs}")  # fmt: skip
     runs: list[dict[str, Any]] = []
     for seed in range(1, seeds + 1):
         alone = trained(*same, f"seed={seed}", f"name=alone-{seed}")
@@ -137,14 +136,16 @@ def main() -> None:
     """Measure, store, and write the page's table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=240, help="of training, a tenth of them to choose the checkpoint")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of both")
     parser.add_argument("--work", type=Path, help="where models and runs are kept; found there again")
-    options, more = parser.parse_known_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = (options.work or Path(folder)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         os.chdir(work)
-        result = measure(options.seeds, options.epochs, more)
+        result = measure(options.seeds, options.rows, options.epochs, options.rate)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     page = PAGE.read_text()
     begin, end = "<!-- distill: written by scripts/bench distill -->", "<!-- end of distill -->"

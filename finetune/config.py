@@ -389,6 +389,7 @@ PATH_KEYS = (
     "data.benchmarks",
     "model.name",
     "model.chat_template",
+    "method.teacher",
     "output_dir",
     "output",
     "resume",

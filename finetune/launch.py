@@ -83,6 +83,7 @@ def refuse_another(plan: RunPlan) -> None:
     batch = plan.batch
     fingerprint, batching = plan.data.fingerprint, plan.resolved.batching
     check_same_run(Path(plan.run_dir), plan.config, fingerprint, batch.steps, batch.effective, batching)
+    lineage.refuse_other_models(plan)
 
 
 def already_finished(plan: RunPlan) -> dict[str, Any] | None:

@@ -104,10 +104,10 @@ def write_text(path: Path, text: str) -> None:
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:
     """How the run in this directory ended, or None when it has not finished."""
     path = run_dir / OUTCOME
-    return _read(path, "planned_steps") if path.exists() else None
+    return read_facts(path, "planned_steps") if path.exists() else None
 
 
-def _read(path: Path, *keys: str) -> dict[str, Any]:
+def read_facts(path: Path, *keys: str) -> dict[str, Any]:
     """What a file of a run holds; one that a person or a broken disk has changed is named."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -127,9 +127,9 @@ def check_same_run(
     The batch may be made up otherwise, of more processes with fewer rows each, as long as a step sees as many rows.
     """
     path = run_dir / "plan.json"
-    if not path.exists() or not _has_progress(run_dir):
+    if not path.exists() or not has_progress(run_dir):
         return
-    stored = _read(path, "config", "data", "batch", "resolved")
+    stored = read_facts(path, "config", "data", "batch", "resolved")
     then, now = _flat(stored["config"]), _flat(config_to_dict(config))
     anew = "choose another name, or start anew in its place with resume=none"
     mend = f"{anew}, or allow it with 'allow_change=[{{}}]'"
@@ -162,7 +162,7 @@ def check_same_run(
         raise UserError(faults)
 
 
-def _has_progress(run_dir: Path) -> bool:
+def has_progress(run_dir: Path) -> bool:
     """Whether there is anything to continue: a run that died before its first checkpoint binds nobody."""
     checkpoints = run_dir / CHECKPOINTS
     return read_outcome(run_dir) is not None or (checkpoints.is_dir() and any(checkpoints.iterdir()))

@@ -44,6 +44,24 @@ def load(plan: RunPlan, tokenizer: Any) -> Any:
     )
 
 
+def load_frozen(plan: RunPlan, tokenizer: Any) -> dict[str, Any]:
+    """The models that the method only reads, by their role; an adapter is merged into its base."""
+    from finetune import adapter, model
+
+    found = {}
+    for role, facts in plan.frozen.items():
+        read = model.load_model(
+            facts,
+            precision=plan.resolved.precision,
+            attention=plan.resolved.attention,
+            full=False,
+            tokenizer=tokenizer,
+            sharded=plan.config.parallel.option != "ddp",
+        )
+        found[role] = adapter.merged(read, facts).requires_grad_(False).eval()
+    return found
+
+
 def save(plan: RunPlan, trainer: Any, tokenizer: Any) -> Path | None:
     """Save what was trained, and compare it with what is in memory; sharded weights are gathered first."""
     from finetune import artefact

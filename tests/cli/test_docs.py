@@ -325,7 +325,8 @@ def test_every_assignment_in_the_prose_composes(page: str) -> None:
 
 def _options_for(word: str) -> list[list[str]]:
     group = word.partition(".")[0]
-    return [[], *([f"{group}={option}"] for option in OPTIONS.get(group, {}))]
+    methods = [["method=distill", "method.teacher=tiny"]] if group == "method" else []
+    return [[], *([f"{group}={option}"] for option in OPTIONS.get(group, {})), *methods]
 
 
 def _takes(word: str, extra: list[str]) -> bool:

@@ -85,7 +85,7 @@ def prepare_ours(work: Path) -> dict[str, Any]:
     started = time.monotonic()
     model = inspect_model(str(work / "model"), None, False)
     tokenizer = load_tokenizer(model)
-    loaded = time.monotonic()
+    loaded, before = time.monotonic(), sum(os.times()[:4])
     data = prepare(
         DataConfig(train=str(work / "rows.jsonl"), eval_share=0),
         learn="assistant",
@@ -97,9 +97,11 @@ def prepare_ours(work: Path) -> dict[str, Any]:
         stop_ids=stop_ids(model, tokenizer),
     )
     seconds = time.monotonic() - loaded
+    worked = sum(os.times()[:4]) - before
     used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "seconds": round(seconds, 3),
+        "cpu_seconds": round(worked, 3),
         "with_tokenizer": round(time.monotonic() - started, 3),
         "rows": data.train.rows,
         "tokens": data.train.tokens,
@@ -117,13 +119,14 @@ def prepare_trl(work: Path) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(work / "model")
     model = AutoModelForCausalLM.from_pretrained(work / "model")
     rows = datasets.load_dataset("json", data_files=str(work / "rows.jsonl"), split="train")
-    seconds = []
+    seconds, worked = [], []
 
     class Timed(SFTTrainer):  # type: ignore[misc]
         def _prepare_dataset(self, *args: Any, **kwargs: Any) -> Any:
-            started = time.monotonic()
+            started, before = time.monotonic(), sum(os.times()[:4])
             made = super()._prepare_dataset(*args, **kwargs)
             seconds.append(time.monotonic() - started)
+            worked.append(sum(os.times()[:4]) - before)
             return made
 
     arguments = SFTConfig(
@@ -135,6 +138,7 @@ def prepare_trl(work: Path) -> dict[str, Any]:
     labels = made.with_format("arrow")[:]["labels"].combine_chunks().flatten().to_numpy()
     return {
         "seconds": round(sum(seconds), 3),
+        "cpu_seconds": round(sum(worked), 3),
         "rows": len(made),
         "tokens": len(labels),
         "learned": int((labels != -100).sum()),

@@ -8,6 +8,8 @@ is a piece of its own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -223,6 +225,12 @@ class Encoder:
         if self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) != text:
             raise TemplateFault("the answer's first characters melt into the prompt", "begin the answer with a letter")
         return ids
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """A hash of all that a tokenizer and its template do."""
+    parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _refused(fault: TemplateFault) -> Refused:

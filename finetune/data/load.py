@@ -26,6 +26,7 @@ class Loaded:
     row: int
     source: int  # index in data.train or data.eval
     plain: bool = False  # needs no chat template
+    groups: tuple[str, ...] = ()  # what it has in each column by which rows are kept together
 
     @property
     def where(self) -> str:
@@ -33,20 +34,20 @@ class Loaded:
         return f"{self.file}:{self.row}"
 
 
-def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str]) -> list[Loaded]:
-    """Every row of the sources; raises all their faults at once. Notes in `used` which of `data.columns` they have."""
+def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str]) -> Iterator[Loaded]:
+    """Every row of the sources; raises all their faults after the last one.
+
+    Notes in `used` which of `data.columns` the sources have.
+    """
     _check_columns(data.columns)
-    faults, loaded = FaultLog(), []
+    faults = FaultLog()
     wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values()}
     for index, source in enumerate(sources):
         records = read(source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision)
-        rows = _rows(_noting(records, data.columns, used), data, shapes, faults)
-        loaded += [
-            Loaded(to_json(row), row.shape, record.file, record.row, index, isinstance(row, Chat) and row.plain)
-            for record, row in rows
-        ]
+        for record, row in _rows(_noting(records, data.columns, used), data, shapes, faults):
+            plain = isinstance(row, Chat) and row.plain
+            yield Loaded(to_json(row), row.shape, record.file, record.row, index, plain)
     faults.raise_any()
-    return loaded
 
 
 def check_used(columns: dict[str, str], used: set[str]) -> None:

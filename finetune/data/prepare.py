@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +16,24 @@ from numpy.typing import NDArray
 
 from finetune.config import DataConfig
 from finetune.data import prepared, store
-from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
+from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
-from finetune.data.load import Loaded, check_used, load
+from finetune.data.load import check_used, load
 from finetune.data.order import row_order
 from finetune.data.prepared import PreparedData, SplitFacts
 from finetune.data.read import Source, find_sources
-from finetune.data.rows import Chat, Row, from_json, to_json, unrolled
+from finetune.data.rows import Row
 from finetune.data.sandbox import TemplateFault
+from finetune.data.shards import Counts, SplitPlan
 from finetune.data.split import duplicates, hold_out, refuse_overlap, repeat
+from finetune.data.spool import Indices, Spool, SpoolWriter, add_to_digest
+from finetune.data.workers import MANY_ROWS, Job, Workers
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
 
 __all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "read_rows"]
-
-BATCH = 256  # rows that are rendered and tokenised together
 
 
 @dataclass(frozen=True)
@@ -73,25 +75,38 @@ def prepare(
     train = find_sources(data.train, "data.train")
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
     _check_settings(data, train, held)
-    identity = _tokenizer_digest(tokenizer)
-    settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), identity)
+    settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), tokenizer_digest(tokenizer))
     root = Path(cache)
     files = [prepared.files_digest(sources) for sources in (train, held)]
     key = settings.digest(*map(str, files)) if None not in files else None
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
-    used: set[str] = set()
-    rows, held_rows = load(train, data, shapes, used), load(held, data, shapes, used)
-    check_used(data.columns, used)
-    folder = root / settings.digest(_rows_digest(rows), _rows_digest(held_rows))
-    result = prepared.read(folder)
-    if result is None:
-        job = _Job(folder, rows, held_rows, settings, tokenizer)
-        result = prepared.write(folder, job.fill)
+    job = Job(learn, max_length, settings.stop_ids, data.on_long, settings.tokenizer)
+    with prepared.scratch(root) as folder, Workers(folder, job, tokenizer) as workers:
+        spools = _spooled(folder, workers, settings, train, held)
+        work = _Job(root, *spools, settings, tokenizer, workers, job.encoder(tokenizer))
+        result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
-        prepared.remember(root, key, folder.name)
+        prepared.remember(root, key, work.folder.name)
     return result
+
+
+def _spooled(
+    folder: Path, workers: Workers, settings: Settings, train: Sequence[Source], held: Sequence[Source]
+) -> tuple[Spool, Spool]:
+    """The checked rows to train on and those held out, each in a file."""
+    used: set[str] = set()
+    spools = []
+    for name, sources in (("train", train), ("held_out", held)):
+        writer = SpoolWriter(folder / f"{name}.rows")
+        for number, row in enumerate(load(sources, settings.data, settings.shapes, used), 1):
+            writer.add(row)
+            if number == MANY_ROWS and name == "train":
+                workers.start()
+        spools.append(writer.close())
+    check_used(settings.data.columns, used)
+    return spools[0], spools[1]
 
 
 def open_rows(split: SplitFacts) -> datasets.Dataset:
@@ -136,83 +151,108 @@ def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[
         raise UserError.at("data.weights", what, "1 sees every row of a source once an epoch")
 
 
-def _weighted(rows: Sequence[Loaded], weights: Sequence[float], seed: int) -> list[Loaded]:
-    found = repeat(rows, weights, seed)
-    lost = sorted({row.source for row in rows} - {row.source for row in found})
-    if lost:
-        what = f"{weights[lost[0]]} leaves none of the {sum(row.source == lost[0] for row in rows)} rows"
-        mend = "use a larger weight, or leave the source out"
-        raise UserError.at("data.weights", f"{what} of source {lost[0] + 1} in data.train", mend)
-    return found
+def _mixed(rows: Spool, kept: Indices, weights: Sequence[float], seed: int) -> Indices:
+    """The rows of one epoch, by their places."""
+    if not weights:
+        return kept
+    there = np.bincount(rows.column("source")[kept], minlength=len(weights)).tolist()
+    counts = [int(weight) * own + round(weight % 1.0 * own) for weight, own in zip(weights, there, strict=True)]
+    lost = next((source for source, own in enumerate(there) if own and not counts[source]), None)
+    if lost is not None:
+        what = f"{weights[lost]} leaves none of the {there[lost]} rows of source {lost + 1} in data.train"
+        raise UserError.at("data.weights", what, "use a larger weight, or leave the source out")
+    return repeat(rows, kept, counts, seed)
 
 
-def _tokenizer_digest(tokenizer: Any) -> str:
-    parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map, tokenizer.chat_template]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _rows_digest(rows: Sequence[Loaded]) -> str:
+def _rows_digest(rows: Spool, indices: Indices) -> str:
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(f"{row.source}\0{row.json}\n".encode())
+    for part in rows.parts(indices):
+        for row in part:
+            add_to_digest(digest, row)
     return digest.hexdigest()
+
+
+def _facts(counts: Counts, path: Path) -> SplitFacts:
+    """What a split holds, and where it will lie."""
+    names = ("rows", "tokens", "supervised", "longest", "truncated", "dropped")
+    rows, tokens, supervised, longest, truncated, dropped = (getattr(counts, name) for name in names)
+    return SplitFacts(str(path), rows, tokens, supervised, longest, truncated, dropped)
 
 
 @dataclass(frozen=True)
 class _Job:
     """All that is needed to fill a folder with prepared rows."""
 
-    folder: Path
-    rows: list[Loaded]
-    held_rows: list[Loaded]
+    root: Path
+    rows: Spool
+    held_rows: Spool
     settings: Settings
     tokenizer: Any
+    workers: Workers
+    encoder: Encoder
+
+    @property
+    def folder(self) -> Path:
+        """Where the prepared rows will lie."""
+        return self.root / self.settings.digest(self.rows.digest, self.held_rows.digest)
 
     def fill(self, temporary: Path) -> PreparedData:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
-        data, seed = self.settings.data, self.settings.seed
-        kept, held, origin = self._split()
-        encoder = Encoder(self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids)
-        self._check_template(encoder)
-        faults = FaultLog()
-        train = _Split(temporary / "train", encoder, data.on_long, faults)
-        train.encode(_weighted(kept, data.weights, seed))
-        other = _Split(temporary / "held_out", encoder, data.on_long, faults) if held else None
-        if other:
-            other.encode(held)
-        faults.raise_any()
+        kept, held_rows, held, origin = self._split()
+        self._check_template(self.encoder)
+        mixed = _mixed(self.rows, kept, self.settings.data.weights, self.settings.seed)
+        train, other = self._encoded(
+            SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", held_rows, held)
+        )
         return PreparedData(
             folder=str(self.folder),
-            shape="chat" if any(row.shape == "chat" for row in self.rows) else "text",
-            train=train.facts(self.folder),
-            held_out=other.facts(self.folder) if other else None,
+            shape="chat" if self.rows.any("shape", "chat") else "text",
+            train=_facts(train, self.folder / "train"),
+            held_out=_facts(other, self.folder / "held_out") if len(held) else None,
             held_out_from=origin,
             fingerprint=self.folder.name,
-            held_out_fingerprint=_rows_digest(held) if held else None,
-            warnings=tuple(self._warnings(origin, train, encoder)),
-            stop_ids=encoder.stop_ids,
+            held_out_fingerprint=_rows_digest(held_rows, held) if len(held) else None,
+            warnings=tuple(self._warnings(origin, train, self.encoder)),
+            stop_ids=self.encoder.stop_ids,
         )
 
-    def _split(self) -> tuple[list[Loaded], list[Loaded], str]:
-        """Rows to train on, rows held out, and where the latter come from."""
-        if self.held_rows:
+    def _encoded(self, *plans: SplitPlan) -> list[Counts]:
+        """The splits written, and what became of the rows of each; every fault of theirs is raised at once."""
+        shards = iter(self.workers.encode(plans, self.encoder))
+        faults, results = FaultLog(), []
+        for plan in plans:
+            total = Counts()
+            for counts in islice(shards, plan.files):
+                total.add(counts)
+            faults.extend(total.faults, total.faulty)
+            if len(plan.indices) and not total.rows and not faults.total:
+                what = f"all {len(plan.indices)} rows of the split {plan.folder.name} are over data.max_length"
+                mend = "raise data.max_length, or set data.on_long=truncate"
+                faults.add(plan.spool[int(plan.indices[0])].file, f"{what} and were dropped", mend)
+            if plan.files:
+                store.describe(plan.folder, self.folder.name, plan.files)
+            results.append(total)
+        faults.raise_any()
+        return results
+
+    def _split(self) -> tuple[Indices, Spool, Indices, str]:
+        """Rows to train on, rows held out and where they lie, and where they come from."""
+        if len(self.held_rows):
             refuse_overlap(self.rows, self.held_rows)
-            return self.rows, self.held_rows, "files"
-        share, seed = self.settings.data.eval_share, self.settings.seed
-        marks = hold_out([row.json for row in self.rows], share, seed)
-        held = [row for row, out in zip(self.rows, marks, strict=True) if out]
-        kept = [row for row, out in zip(self.rows, marks, strict=True) if not out]
-        return kept, held, "split" if held else "none"
+            return np.arange(len(self.rows)), self.held_rows, np.arange(len(self.held_rows)), "files"
+        marks = hold_out(self.rows.texts(), self.settings.data.eval_share, self.settings.seed)
+        held = np.flatnonzero(marks)
+        return np.flatnonzero(~marks), self.rows, held, "split" if len(held) else "none"
 
     def _check_template(self, encoder: Encoder) -> None:
         """Refuse conversations at once, and not row by row, when there is no template that works."""
-        if any(row.shape == "chat" and not row.plain for row in (*self.rows, *self.held_rows)):
+        if self.rows.needs_template or self.held_rows.needs_template:
             try:
                 encoder.template  # noqa: B018  # read, compiled and tried when first asked for
             except TemplateFault as fault:
                 raise UserError.at("model.chat_template", fault.what, fault.mend) from fault
 
-    def _warnings(self, origin: str, train: _Split, encoder: Encoder) -> Iterator[str]:
+    def _warnings(self, origin: str, train: Counts, encoder: Encoder) -> Iterator[str]:
         repeated = duplicates(self.rows)
         if repeated:
             yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"
@@ -228,69 +268,8 @@ class _Job:
                 f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} "
                 "answers, which are learned without it; use a template that writes it"
             )
-        if any(row.shape == "chat" for row in self.rows) and self.tokenizer.chat_template:
+        if self.rows.any("shape", "chat") and self.tokenizer.chat_template:
             known = {*self.settings.stop_ids, self.tokenizer.eos_token_id}
             new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
             if new:
                 yield f"answers end in {new[0]}, not in the tokenizer's end token: generation must stop there"
-
-
-class _Split:
-    """One split while it is written."""
-
-    def __init__(self, folder: Path, encoder: Encoder, on_long: str, faults: FaultLog) -> None:
-        self._name, self._encoder, self._on_long, self._faults = folder.name, encoder, on_long, faults
-        self._writer = store.SplitWriter(folder)
-        self.truncated = self.dropped = self.unrolled = self.unlearned_reasoning = 0
-
-    def encode(self, rows: Sequence[Loaded]) -> None:
-        """Encode and write the rows; what cannot be learned from is noted as a fault."""
-        for begin in range(0, len(rows), BATCH):
-            batch = rows[begin : begin + BATCH]
-            kept = [(self._take(row, item), text) for row, item, text in self._results(batch)]
-            self._writer.write([(item.input_ids, item.labels, text) for item, text in kept if item])
-        self._writer.close()
-        if rows and not self._writer.rows and not self._faults.total:
-            what = f"all {len(rows)} rows of the split {self._name} are over data.max_length and were dropped"
-            self._faults.add(rows[0].file, what, "raise data.max_length, or set data.on_long=truncate")
-
-    def _results(self, batch: Sequence[Loaded]) -> Iterator[tuple[Loaded, Encoded | Refused, str]]:
-        """Each row encoded, or in its place the parts of a conversation that had to be unrolled."""
-        rows = [from_json(row.json) for row in batch]
-        for place, row, result in zip(batch, rows, self._encoder.encode(rows), strict=True):
-            if isinstance(row, Chat) and isinstance(result, Refused) and result.kind == "unrollable":
-                self.unrolled += 1
-                parts = unrolled(row)
-                for part, item in zip(parts, self._encoder.encode(parts), strict=True):
-                    yield place, item, to_json(part)
-            else:
-                yield place, result, place.json
-
-    def _take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
-        """The row if it is kept; counts and notes it if not."""
-        is_long = result.kind == "long" if isinstance(result, Refused) else result.truncated
-        if is_long and self._on_long == "drop":
-            self.dropped += 1
-        elif is_long and self._on_long == "fail":
-            what = f"{result.length:,} tokens, over data.max_length={self._encoder.max_length:,}"
-            self._faults.add(row.where, what, "raise it, or set data.on_long=truncate or data.on_long=drop")
-        elif isinstance(result, Refused):
-            self._faults.add(row.where, result.what, result.mend)
-        else:
-            self.truncated += is_long
-            self.unlearned_reasoning += result.unlearned_reasoning
-            return result
-        return None
-
-    def facts(self, folder: Path) -> SplitFacts:
-        """What the split holds, and where it will lie."""
-        writer = self._writer
-        return SplitFacts(
-            path=str(folder / self._name),
-            rows=writer.rows,
-            tokens=writer.tokens,
-            supervised_tokens=writer.supervised,
-            longest=writer.longest,
-            truncated=self.truncated,
-            dropped=self.dropped,
-        )

@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from pathlib import Path
 
 from finetune.data.read import Source
 
+SCRATCH = ".scratch-"
+SCRATCH_SECONDS = 60  # a folder younger than this may not be locked yet by the process that made it
 FACTS_FILE = "prepared.json"  # written last: a folder without it is not whole
 
 
@@ -125,6 +129,35 @@ def write(folder: Path, make: Callable[[Path], PreparedData]) -> PreparedData:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return prepared
+
+
+@contextmanager
+def scratch(root: Path) -> Iterator[Path]:
+    """A folder under `root` for rows on their way to tokens, gone afterwards; so are those of processes that died."""
+    with _made(root):
+        _sweep(root)
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=root))
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what processes that were killed have left: nobody holds its lock."""
+    for folder in root.glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime < SCRATCH_SECONDS:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager

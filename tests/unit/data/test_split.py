@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from finetune.data.load import Loaded
 from finetune.data.prepare import PreparedData, read_rows
 from finetune.data.rows import to_json
 from finetune.data.split import hold_out, repeat
+from finetune.data.spool import Spool, SpoolWriter
 from finetune.errors import UserError
 
 Run = Callable[..., PreparedData]
@@ -55,19 +57,24 @@ def test_nothing_is_held_out(rows: list[str], share: float) -> None:
     assert not hold_out(rows, share, 42).any()
 
 
-def loaded(source: int, count: int) -> list[Loaded]:
-    """Rows of one source."""
-    return [Loaded(f"{source}-{number}", "text", "a.jsonl", number + 1, source) for number in range(count)]
+def spooled(path: Path, *counts: int) -> Spool:
+    """So many rows of each source."""
+    writer = SpoolWriter(path)
+    for source, count in enumerate(counts):
+        for number in range(count):
+            writer.add(Loaded(f"{source}-{number}", "text", "a.jsonl", number + 1, source))
+    return writer.close()
 
 
-def test_weights_repeat_a_source_or_take_a_seeded_part_of_it() -> None:
-    rows = loaded(0, 100) + loaded(1, 100) + loaded(2, 100)
-    seen = [row.json for row in repeat(rows, [2.0, 0.5, 1.25], 42)]
+def test_a_source_is_repeated_or_a_seeded_part_of_it_taken(tmp_path: Path) -> None:
+    rows = spooled(tmp_path / "rows", 100, 100, 100)
+    all_rows = np.arange(300)
+    seen = [rows[index].json for index in repeat(rows, all_rows, [200, 50, 125], 42).tolist()]
     counts = [sum(row.startswith(f"{source}-") for row in seen) for source in range(3)]
     assert counts == [200, 50, 125]
     assert len({row for row in seen if row.startswith("1-")}) == 50
-    assert seen == [row.json for row in repeat(rows, [2.0, 0.5, 1.25], 42)]
-    assert seen != [row.json for row in repeat(rows, [2.0, 0.5, 1.25], 43)]
+    assert (repeat(rows, all_rows, [200, 50, 125], 42) == repeat(rows, all_rows, [200, 50, 125], 42)).all()
+    assert (repeat(rows, all_rows, [200, 50, 125], 42) != repeat(rows, all_rows, [200, 50, 125], 43)).any()
 
 
 def test_weights_apply_to_the_rows_that_are_trained_on(write_rows: Callable[..., str], run_prepare: Run) -> None:

@@ -1,0 +1,115 @@
+"""Spooled rows → the files of a split, each of a fixed number of rows: whoever encodes them, the bytes are the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetune.data.encode import Encoded, Encoder, Refused
+from finetune.data.faults import FaultLog
+from finetune.data.load import Loaded
+from finetune.data.rows import Chat, from_json, to_json, unrolled
+from finetune.data.spool import Indices, Spool
+from finetune.data.store import ShardWriter, shard_name
+from finetune.errors import Fault
+
+SHARD_ROWS = 8192  # a file of some tens of megabytes: several processes have enough of them to share out evenly
+BATCH = 256  # rows that are rendered and tokenised together
+
+
+@dataclass
+class Counts:
+    """What became of rows, and which of them cannot be learned from."""
+
+    given: int = 0
+    rows: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    longest: int = 0
+    truncated: int = 0
+    dropped: int = 0
+    unrolled: int = 0
+    unlearned_reasoning: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    faulty: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Take in what became of the rows that follow."""
+        self.longest = max(self.longest, other.longest)
+        for name in ("given", "rows", "tokens", "supervised", "truncated", "dropped", "unrolled", "faulty"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.unlearned_reasoning += other.unlearned_reasoning
+        self.faults += other.faults
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """A split to be written: the rows of a spool at some places."""
+
+    folder: Path
+    spool: Spool
+    indices: Indices
+
+    @property
+    def files(self) -> int:
+        """In how many files."""
+        return math.ceil(len(self.indices) / SHARD_ROWS)
+
+    def shards(self) -> Iterator[tuple[Path, Indices]]:
+        """Each file, and the places of its rows."""
+        for number in range(self.files):
+            part = self.indices[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+            yield self.folder / shard_name(number, self.files), part
+
+
+def encode_shard(path: Path, spool: Spool, indices: Indices, encoder: Encoder, on_long: str) -> Counts:
+    """Encode the rows at these places and write them; what cannot be learned from is noted as a fault."""
+    shard = _Shard(encoder, on_long)
+    writer = ShardWriter(path)
+    for part in spool.parts(indices, BATCH):
+        kept = [(shard.take(row, item), text) for row, item, text in shard.results(part)]
+        writer.write([(item.input_ids, item.labels, text) for item, text in kept if item])
+    writer.close()
+    counts, faults = shard.counts, shard.faults
+    counts.given, counts.faults, counts.faulty = len(indices), faults.faults, faults.total
+    counts.rows, counts.tokens = writer.rows, writer.tokens
+    counts.supervised, counts.longest = writer.supervised, writer.longest
+    return counts
+
+
+class _Shard:
+    """The rows of one file while they are encoded."""
+
+    def __init__(self, encoder: Encoder, on_long: str) -> None:
+        self._encoder, self._on_long = encoder, on_long
+        self.counts, self.faults = Counts(), FaultLog()
+
+    def results(self, batch: Sequence[Loaded]) -> Iterator[tuple[Loaded, Encoded | Refused, str]]:
+        """Each row encoded, or in its place the parts of a conversation that had to be unrolled."""
+        rows = [from_json(row.json) for row in batch]
+        for place, row, result in zip(batch, rows, self._encoder.encode(rows), strict=True):
+            if isinstance(row, Chat) and isinstance(result, Refused) and result.kind == "unrollable":
+                self.counts.unrolled += 1
+                parts = unrolled(row)
+                for part, item in zip(parts, self._encoder.encode(parts), strict=True):
+                    yield place, item, to_json(part)
+            else:
+                yield place, result, place.json
+
+    def take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
+        """The row if it is kept; counts and notes it if not."""
+        is_long = result.kind == "long" if isinstance(result, Refused) else result.truncated
+        if is_long and self._on_long == "drop":
+            self.counts.dropped += 1
+        elif is_long and self._on_long == "fail":
+            what = f"{result.length:,} tokens, over data.max_length={self._encoder.max_length:,}"
+            self.faults.add(row.where, what, "raise it, or set data.on_long=truncate or data.on_long=drop")
+        elif isinstance(result, Refused):
+            self.faults.add(row.where, result.what, result.mend)
+        else:
+            self.counts.truncated += is_long
+            self.counts.unlearned_reasoning += result.unlearned_reasoning
+            return result
+        return None

@@ -206,7 +206,7 @@ class _Job:
         )
         return PreparedData(
             folder=str(self.folder),
-            shape="chat" if self.rows.any("shape", "chat") else "text",
+            shape="chat" if "chat" in self.rows.shapes else "text",
             train=_facts(train, self.folder / "train"),
             held_out=_facts(other, self.folder / "held_out") if len(held) else None,
             held_out_from=origin,
@@ -268,7 +268,7 @@ class _Job:
                 f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} "
                 "answers, which are learned without it; use a template that writes it"
             )
-        if self.rows.any("shape", "chat") and self.tokenizer.chat_template:
+        if "chat" in self.rows.shapes and self.tokenizer.chat_template:
             known = {*self.settings.stop_ids, self.tokenizer.eos_token_id}
             new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
             if new:

@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data import arrow
 from finetune.data.load import Loaded
 
 Indices = NDArray[np.int64]
@@ -22,8 +23,8 @@ def _schema() -> Any:
     import pyarrow as pa
 
     texts = [(name, pa.string()) for name in ("json", "shape", "file")]
-    others = {"row": pa.int64(), "source": pa.int32(), "plain": pa.bool_(), "groups": pa.list_(pa.string())}
-    return pa.schema([*texts, *others.items()])
+    counts = [(name, pa.int64()) for name in ("row", "source", "plain")]
+    return pa.schema([*texts, *counts, ("groups", pa.list_(pa.string()))])
 
 
 class SpoolWriter:
@@ -38,11 +39,13 @@ class SpoolWriter:
         self._pending: list[Loaded] = []
         self._characters = 0
         self._digest = hashlib.sha256()
+        self._shapes: set[str] = set()
         self._needs_template = False
 
     def add(self, row: Loaded) -> None:
         """Take the next row."""
         add_to_digest(self._digest, row)
+        self._shapes.add(row.shape)
         self._needs_template |= row.shape == "chat" and not row.plain
         self._pending.append(row)
         self._characters += len(row.json)
@@ -50,9 +53,12 @@ class SpoolWriter:
             self._write()
 
     def _write(self) -> None:
-        columns = [[getattr(row, name) for row in self._pending] for name in self._schema.names]
-        arrays = [self._pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._writer.write_batch(self._pa.record_batch(arrays, schema=self._schema))
+        rows = self._pending
+        texts = [arrow.texts([getattr(row, name) for row in rows]) for name in ("json", "shape", "file")]
+        counts = [np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in ("row", "source", "plain")]
+        groups = arrow.texts([group for row in rows for group in row.groups])
+        columns = [*texts, *map(arrow.numbers, counts), arrow.lists(groups, [len(row.groups) for row in rows])]
+        self._writer.write_batch(self._pa.record_batch(columns, schema=self._schema))
         self._pending, self._characters = [], 0
 
     def close(self) -> Spool:
@@ -61,16 +67,19 @@ class SpoolWriter:
             self._write()
         self._writer.close()
         self._sink.close()
-        return Spool(self._path, self._digest.hexdigest(), self._needs_template)
+        return Spool(self._path, self._digest.hexdigest(), frozenset(self._shapes), self._needs_template)
 
 
 class Spool(Sequence[Loaded]):
     """The rows of a spool file in their order, memory-mapped."""
 
-    def __init__(self, path: Path, digest: str = "", needs_template: bool = False) -> None:
+    def __init__(
+        self, path: Path, digest: str = "", shapes: frozenset[str] = frozenset(), needs_template: bool = False
+    ) -> None:
+        """What is told of the rows besides their file is known to whoever wrote it."""
         import pyarrow as pa
 
-        self.path, self.digest, self.needs_template = path, digest, needs_template
+        self.path, self.digest, self.shapes, self.needs_template = path, digest, shapes, needs_template
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._pieces = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         self._starts = np.cumsum([0, *(piece.num_rows for piece in self._pieces)])
@@ -111,24 +120,13 @@ class Spool(Sequence[Loaded]):
             numbers = np.searchsorted(self._starts, some, side="right") - 1
             cuts = np.flatnonzero(np.diff(numbers)) + 1
             for group, places in zip(np.split(numbers, cuts), np.split(some, cuts), strict=True):
-                piece = self._pieces[group[0]]
-                yield from _rows(piece.take(self._local(places, int(group[0]))))
-
-    def _local(self, places: Indices, number: int) -> Any:
-        import pyarrow as pa
-
-        return pa.array(places - self._starts[number])
+                local = arrow.numbers(places - self._starts[group[0]])
+                yield from _rows(self._pieces[group[0]].take(local))
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of numbers, of all rows."""
         parts = [piece.column(name).to_numpy(zero_copy_only=False) for piece in self._pieces]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-
-    def any(self, name: str, value: object) -> bool:
-        """Whether any row has a value in a column."""
-        import pyarrow.compute as pc
-
-        return any(pc.any(pc.equal(piece.column(name), value)).as_py() for piece in self._pieces)
 
     def texts(self, of: Callable[[str], str] = str) -> Texts:
         """A text of each row, made of its canonical JSON when it is asked for."""
@@ -163,5 +161,5 @@ def add_to_digest(digest: Any, row: Loaded) -> None:
 
 
 def _rows(piece: Any) -> Iterator[Loaded]:
-    *columns, groups = (piece.column(name).to_pylist() for name in piece.schema.names)
-    return starmap(Loaded, zip(*columns, map(tuple, groups), strict=True))
+    *columns, plain, groups = (piece.column(name).to_pylist() for name in piece.schema.names)
+    return starmap(Loaded, zip(*columns, map(bool, plain), map(tuple, groups), strict=True))

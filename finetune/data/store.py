@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data import arrow
 from finetune.data.rows import Row, from_json
 
 if TYPE_CHECKING:
@@ -35,26 +36,15 @@ class ShardWriter:
         """Add rows: ids, labels, canonical JSON."""
         if not rows:
             return
-        lengths = np.array([len(ids) for ids, _, _ in rows], dtype=np.int32)
+        sizes = [len(ids) for ids, _, _ in rows]
         ids, labels = _joined([row[0] for row in rows]), _joined([row[1] for row in rows])
-        texts = [text.encode() for _, _, text in rows]
-        sizes = np.array([len(text) for text in texts], dtype=np.int32)
-        columns = [self._lists(ids, lengths), self._lists(labels, lengths), self._numbers(lengths)]
-        buffers = [None, self._pa.py_buffer(_ends(sizes)), self._pa.py_buffer(b"".join(texts))]
-        columns.append(self._pa.Array.from_buffers(self._pa.string(), len(rows), buffers))
-        self._writer.write_batch(self._pa.record_batch(columns, schema=self._schema))
+        lists = [arrow.lists(arrow.numbers(values), sizes) for values in (ids, labels)]
+        lengths, texts = arrow.numbers(np.array(sizes, dtype=np.int32)), arrow.texts([text for _, _, text in rows])
+        self._writer.write_batch(self._pa.record_batch([*lists, lengths, texts], schema=self._schema))
         self.rows += len(rows)
         self.tokens += len(ids)
-        self.longest = max(self.longest, int(lengths.max()))
+        self.longest = max(self.longest, *sizes)
         self.supervised += int((labels != -100).sum())
-
-    # Arrays are made of buffers: `pa.array` would import pandas, which takes longer than preparing a thousand rows.
-
-    def _numbers(self, values: NDArray[np.int32]) -> Any:
-        return self._pa.Array.from_buffers(self._pa.int32(), len(values), [None, self._pa.py_buffer(values)])
-
-    def _lists(self, values: NDArray[np.int32], lengths: NDArray[np.int32]) -> Any:
-        return self._pa.ListArray.from_arrays(self._numbers(_ends(lengths)), self._numbers(values))
 
     def close(self) -> None:
         """Finish the file."""
@@ -64,10 +54,6 @@ class ShardWriter:
 
 def _joined(lists: Sequence[list[int]]) -> NDArray[np.int32]:
     return np.fromiter(chain.from_iterable(lists), dtype=np.int32)
-
-
-def _ends(sizes: NDArray[np.int32]) -> NDArray[np.int32]:
-    return np.concatenate([np.zeros(1, dtype=np.int32), np.cumsum(sizes, dtype=np.int32)])
 
 
 def shard_name(number: int, count: int) -> str:

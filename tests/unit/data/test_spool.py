@@ -61,9 +61,9 @@ def test_texts_are_a_sequence_made_when_asked_for(rows: Spool) -> None:
     assert list(rows.texts()) == [row.json for row in ROWS]
 
 
-def test_columns_and_what_any_row_is(rows: Spool) -> None:
+def test_columns_and_shapes(rows: Spool) -> None:
     assert rows.column("source").tolist() == [row.source for row in ROWS]
-    assert rows.any("shape", "text") and not rows.any("shape", "chat")
+    assert rows.shapes == {"text"} and not rows.needs_template
 
 
 def test_nothing_spooled_is_an_empty_sequence(tmp_path: Path) -> None:

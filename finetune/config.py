@@ -134,6 +134,10 @@ class DataConfig:
         0.1, "Share of the rows held out when `data.eval` is not given; 0 for none.", low=0, below=1
     )
     weights: list[float] = setting([], "How often the rows of each source in `data.train` are seen in one epoch.")
+    counts: list[int] = setting(
+        [],
+        "Rows of each source in `data.train` in one epoch, chosen by seed; more than a source has repeat its rows.",
+    )
     columns: dict[str, str] = setting({}, "Names of columns: ours to the file's, such as `prompt: question`.")
     layout: str | None = setting(
         None,

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "read_rows"]
 
 
+MOST_COUNTED = 100_000_000  # rows of one source in an epoch
+
+
 @dataclass(frozen=True)
 class Settings:
     """What decides the tokens, besides the rows."""
@@ -143,24 +146,34 @@ def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[
         given = {"data.revision": data.revision is not None, "data.split": data.split != "train"}
         for key in (key for key, is_given in given.items() if is_given):
             raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
-    if data.weights and len(data.weights) != len(sources):
-        what = f"{len(data.weights)} weights for {len(sources)} sources in data.train"
-        raise UserError.at("data.weights", what, "give one for each source")
+    if data.weights and data.counts:
+        raise UserError.at("data.counts", "is set together with data.weights", "keep one of them")
+    for key, values in (("weights", data.weights), ("counts", data.counts)):
+        if values and len(values) != len(sources):
+            what = f"{len(values)} {key} for {len(sources)} sources in data.train"
+            raise UserError.at(f"data.{key}", what, "give one for each source")
     if any(not 0 < weight <= 1000 for weight in data.weights):
         what = f"must be above 0 and at most 1000, got {data.weights}"
         raise UserError.at("data.weights", what, "1 sees every row of a source once an epoch")
+    if any(not 0 < count <= MOST_COUNTED for count in data.counts):
+        what = f"must be above 0 and at most {MOST_COUNTED:,}, got {data.counts}"
+        raise UserError.at("data.counts", what, "give the rows of each source in one epoch, or leave the source out")
 
 
-def _mixed(rows: Spool, kept: Indices, weights: Sequence[float], seed: int) -> Indices:
+def _mixed(rows: Spool, kept: Indices, data: DataConfig, seed: int) -> Indices:
     """The rows of one epoch, by their places."""
-    if not weights:
+    if not data.weights and not data.counts:
         return kept
-    there = np.bincount(rows.column("source")[kept], minlength=len(weights)).tolist()
-    counts = [int(weight) * own + round(weight % 1.0 * own) for weight, own in zip(weights, there, strict=True)]
-    lost = next((source for source, own in enumerate(there) if own and not counts[source]), None)
-    if lost is not None:
-        what = f"{weights[lost]} leaves none of the {there[lost]} rows of source {lost + 1} in data.train"
-        raise UserError.at("data.weights", what, "use a larger weight, or leave the source out")
+    sources = len(data.weights or data.counts)
+    there = np.bincount(rows.column("source")[kept], minlength=sources).tolist()
+    counts = data.counts or [int(w) * own + round(w % 1.0 * own) for w, own in zip(data.weights, there, strict=True)]
+    for source, (count, own) in enumerate(zip(counts, there, strict=True)):
+        if own and not count:
+            what = f"{data.weights[source]} leaves none of the {own} rows of source {source + 1} in data.train"
+            raise UserError.at("data.weights", what, "use a larger weight, or leave the source out")
+        if data.counts and not own:
+            what = f"source {source + 1} in data.train has no rows left to take {count} of: all are held out"
+            raise UserError.at("data.counts", what, "leave the source out, or lower data.eval_share")
     return repeat(rows, kept, counts, seed)
 
 
@@ -200,7 +213,7 @@ class _Job:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
         kept, held_rows, held, origin = self._split()
         self._check_template(self.encoder)
-        mixed = _mixed(self.rows, kept, self.settings.data.weights, self.settings.seed)
+        mixed = _mixed(self.rows, kept, self.settings.data, self.settings.seed)
         train, other = self._encoded(
             SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", held_rows, held)
         )
@@ -213,6 +226,7 @@ class _Job:
             fingerprint=self.folder.name,
             held_out_fingerprint=_rows_digest(held_rows, held) if len(held) else None,
             warnings=tuple(self._warnings(origin, train, self.encoder)),
+            mixture=tuple((rows, tokens) for rows, tokens in train.mixture),
             stop_ids=self.encoder.stop_ids,
         )
 

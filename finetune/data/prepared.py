@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.data.read import Source
 
@@ -49,6 +50,7 @@ class PreparedData:
     fingerprint: str  # of everything that decides the tokens: rows, template, tokenizer, settings
     held_out_fingerprint: str | None
     warnings: tuple[str, ...] = ()
+    mixture: tuple[tuple[int, int], ...] = ()  # rows and tokens of each source that is trained on
     stop_ids: tuple[int, ...] = ()  # the tokens that end an answer: generation must stop at each of them
 
 
@@ -97,10 +99,15 @@ def read(folder: Path) -> PreparedData | None:
         if train is None:
             return None
         kept |= {"folder": str(folder), "train": train, "held_out": held_out}
-        kept |= {"warnings": tuple(kept["warnings"]), "stop_ids": tuple(kept["stop_ids"])}
-        return PreparedData(**kept)
+        return PreparedData(**(kept | tuples(kept)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def tuples(kept: dict[str, Any]) -> dict[str, Any]:
+    """What was written as lists, as it was before."""
+    mixture = tuple((rows, tokens) for rows, tokens in kept["mixture"])
+    return {"warnings": tuple(kept["warnings"]), "stop_ids": tuple(kept["stop_ids"]), "mixture": mixture}
 
 
 def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:

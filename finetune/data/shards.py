@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from finetune.data.encode import Encoded, Encoder, Refused
@@ -32,6 +33,7 @@ class Counts:
     dropped: int = 0
     unrolled: int = 0
     unlearned_reasoning: int = 0
+    mixture: list[list[int]] = field(default_factory=list)  # rows and tokens of each source
     faults: list[Fault] = field(default_factory=list)
     faulty: int = 0
 
@@ -41,6 +43,8 @@ class Counts:
         for name in ("given", "rows", "tokens", "supervised", "truncated", "dropped", "unrolled", "faulty"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.unlearned_reasoning += other.unlearned_reasoning
+        pairs = zip_longest(self.mixture, other.mixture, fillvalue=[0, 0])
+        self.mixture = [[one[0] + more[0], one[1] + more[1]] for one, more in pairs]
         self.faults += other.faults
 
 
@@ -67,13 +71,20 @@ class SplitPlan:
 def encode_shard(path: Path, spool: Spool, indices: Indices, encoder: Encoder, on_long: str) -> Counts:
     """Encode the rows at these places and write them; what cannot be learned from is noted as a fault."""
     shard = _Shard(encoder, on_long)
+    mixture = [[0, 0] for _ in range(int(spool.column("source").max(initial=-1)) + 1)]
     writer = ShardWriter(path)
     for part in spool.parts(indices, BATCH):
-        kept = [(shard.take(row, item), text) for row, item, text in shard.results(part)]
-        writer.write([(item.input_ids, item.labels, text) for item, text in kept if item])
+        kept = []
+        for row, item, text in shard.results(part):
+            if taken := shard.take(row, item):
+                kept.append((taken.input_ids, taken.labels, text))
+                mixture[row.source][0] += 1
+                mixture[row.source][1] += len(taken.input_ids)
+        writer.write(kept)
     writer.close()
     counts, faults = shard.counts, shard.faults
     counts.given, counts.faults, counts.faulty = len(indices), faults.faults, faults.total
+    counts.mixture = mixture
     counts.rows, counts.tokens = writer.rows, writer.tokens
     counts.supervised, counts.longest = writer.supervised, writer.longest
     return counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,41 @@ def test_weights_apply_to_the_rows_that_are_trained_on(write_rows: Callable[...,
     prepared = run_prepare(paths, weights=[2.0, 0.5], eval_share=0)
     texts = [row.text[0] for row in read_rows(prepared.train)]  # type: ignore[union-attr]  # all are texts
     assert (texts.count("a"), texts.count("b")) == (40, 10)
+
+
+def test_counts_take_so_many_rows_and_repeat_where_there_are_fewer(
+    write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    paths = [write_rows([{"text": f"{n}{i}"} for i in range(20)], f"{n}.jsonl") for n in "ab"]
+    prepared = run_prepare(paths, counts=[50, 7], eval_share=0)
+    texts = [row.text for row in read_rows(prepared.train)]  # type: ignore[union-attr]  # all are texts
+    of_a = [text for text in texts if text[0] == "a"]
+    assert (len(of_a), len(texts) - len(of_a)) == (50, 7)
+    assert {of_a.count(text) for text in set(of_a)} == {2, 3} and len(set(of_a)) == 20
+    assert len(set(texts)) == 27
+    assert [rows for rows, _ in prepared.mixture] == [50, 7]
+    assert sum(tokens for _, tokens in prepared.mixture) == prepared.train.tokens
+    assert run_prepare(paths, counts=[50, 7], eval_share=0) == prepared
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"counts": [1]}, "1 counts for 2 sources"),
+        ({"counts": [1, 0]}, "must be above 0"),
+        ({"counts": [1, 1], "weights": [1.0, 1.0]}, "is set together with data.weights"),
+        ({"counts": [1, 1], "eval_share": 0.999999}, "has no rows left to take 1 of"),
+    ],
+    ids=["too few", "nothing", "both", "none left"],
+)
+def test_wrong_counts_are_refused(
+    settings: dict[str, Any], said: str, write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    paths = [write_rows([question(number)], f"{number}.jsonl") for number in (1, 2)]
+    with pytest.raises(UserError) as caught:
+        run_prepare(paths, **settings)
+    (fault,) = caught.value.faults
+    assert fault.where == "data.counts" and said in fault.what
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])

@@ -39,7 +39,7 @@ class Verb:
     usage: str
     summary: str
     flags: tuple[str, ...]
-    settings: bool = False  # whether it takes the settings of a run
+    settings: Callable[[], list[str]] | None = None  # the settings that it takes, for its help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,12 +145,30 @@ def _evaluate(command: Command) -> int:
     return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
+def _data_check(command: Command) -> int:
+    from finetune.data.examine import command as check
+
+    return check.command(command.arguments, json_output=command.json)
+
+
 def _demo(command: Command) -> int:
     if command.arguments:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
     from finetune import demo
 
     return demo.command(json_output=command.json)
+
+
+def _run_settings() -> list[str]:
+    from finetune.settings.reference import settings_in_brief
+
+    return settings_in_brief()
+
+
+def _check_settings() -> list[str]:
+    from finetune.data.examine.settings import settings_in_brief
+
+    return settings_in_brief()
 
 
 FLAGS = {
@@ -169,14 +187,21 @@ VERBS: dict[str, Verb] = {
         "[key=value …] [--flags]",
         "train; continue if it was interrupted",
         tuple(FLAGS),
-        settings=True,
+        settings=_run_settings,
     ),
     "plan": Verb(
         _plan,
         "[key=value …] [--flags]",
         "all that `train` would do, without doing it",
         tuple(FLAGS),
-        settings=True,
+        settings=_run_settings,
+    ),
+    "data check": Verb(
+        _data_check,
+        "FILE… [key=value …] [--flags]",
+        "look at every row, and say what is wrong with it",
+        EVERY,
+        settings=_check_settings,
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
 }
@@ -199,7 +224,7 @@ def _parse(verb: str, arguments: list[str]) -> Command:
         elif argument in ("-m", "--multirun"):
             raise UserError.at(argument, "sweeps are not supported", "run one command for each value")
         elif flag not in allowed:
-            mend = _nearest_flag(argument, allowed, VERBS[verb].settings)
+            mend = _nearest_flag(argument, allowed, VERBS[verb].settings is not None)
             raise UserError.at(argument, f"`finetune {verb}` has no such flag", mend)
         elif allowed[flag] and flag in given:
             raise UserError.at(flag, "is given twice", "keep one of them")
@@ -260,9 +285,7 @@ def _help(name: str) -> str:
     ]
     lines += [f"  {flag:<14} {FLAGS[flag]}" for flag in verb.flags]
     if verb.settings:
-        from finetune.settings.reference import settings_in_brief
-
-        lines += ["", *settings_in_brief()]
+        lines += ["", *verb.settings()]
     return "\n".join(lines)
 
 

@@ -24,12 +24,14 @@ LONGEST_LINE = 800
 class Fault:
     """One thing that is wrong: where it is, what it is, what to do about it.
 
-    `where` is `file:row field` for data, `file:line key` for YAML, the key for an override.
+    `where` is `file:row field` for data, `file:line key` for YAML, the key for an override; `code` is the name of the
+    defect in `data/codes.py`, which faults of data have.
     """
 
     where: str
     what: str
     mend: str = ""
+    code: str = ""
 
     def __str__(self) -> str:
         mend = f"; {self.mend}" if self.mend else ""
@@ -56,10 +58,14 @@ class UserError(FinetuneError):
         self.total = len(self.faults) if total is None else total
         super().__init__("\n".join(self.lines()))
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[tuple[Fault, ...], int]]:
+        """How it comes from another process with all its faults."""
+        return type(self), (self.faults, self.total)
+
     @classmethod
-    def at(cls, where: str, what: str, mend: str = "") -> UserError:
+    def at(cls, where: str, what: str, mend: str = "", code: str = "") -> UserError:
         """An error with a single fault."""
-        return cls([Fault(where, what, mend)])
+        return cls([Fault(where, what, mend, code)])
 
     def lines(self) -> list[str]:
         """One line a fault: the first twenty, then the total."""

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from finetune.data.rows import Chat, Message, Row, Text
 
-Found = tuple[str, str, str]  # field, what, mend
+
+class Found(NamedTuple):
+    """One fault of a row; `code` is its name in `data/codes.py`."""
+
+    field: str
+    what: str
+    mend: str
+    code: str
 
 
 def check(row: Row) -> Iterator[Found]:
     """What is wrong with a row."""
     if isinstance(row, Text):
         if not row.text or row.text.isspace():
-            yield "text", "is empty", "delete the row"
+            yield Found("text", "is empty", "delete the row", "row-empty")
         return
     if not row.messages:
-        yield "messages", "is empty", "delete the row"
+        yield Found("messages", "is empty", "delete the row", "row-empty")
         return
     yield from _contents(row)
     yield from _roles(row)
@@ -26,7 +34,8 @@ def _contents(row: Chat) -> Iterator[Found]:
     for number, message in enumerate(row.messages, 1):
         content = message["content"]
         if (not content or content.isspace()) and not message.get("tool_calls"):
-            yield "messages", f"turn {number} ({message['role']}) is empty", "fill it in, or delete the row"
+            what = f"turn {number} ({message['role']}) is empty"
+            yield Found("messages", what, "fill it in, or delete the row", "turn-empty")
 
 
 def _roles(row: Chat) -> Iterator[Found]:
@@ -34,27 +43,25 @@ def _roles(row: Chat) -> Iterator[Found]:
     for number, message in enumerate(row.messages, 1):
         fault = _misplaced(message, before, number)
         if fault:
-            yield "messages", f"turn {number}: {fault[0]}", fault[1]
+            what, mend, code = fault
+            yield Found("messages", f"turn {number}: {what}", mend, code)
             return
         before = message
     if before is not None and before["role"] != "assistant":
-        mend = "end with the answer to be learned, or delete the row"
-        yield (
-            "messages",
-            f"turn {len(row.messages)}, the last, is from {before['role']}, not from assistant",
-            mend,
-        )
+        what = f"turn {len(row.messages)}, the last, is from {before['role']}, not from assistant"
+        yield Found("messages", what, "end with the answer to be learned, or delete the row", "last-turn")
 
 
-def _misplaced(message: Message, before: Message | None, number: int) -> tuple[str, str] | None:
+def _misplaced(message: Message, before: Message | None, number: int) -> tuple[str, str, str] | None:
     role, earlier = message["role"], before["role"] if before else None
     if role == "system":
-        return ("a system turn that is not the first", "put it first") if number > 1 else None
+        return ("a system turn that is not the first", "put it first", "late-system") if number > 1 else None
     if role == "tool":
-        calls = earlier == "tool" or (before is not None and "tool_calls" in before)
-        return None if calls else ("a tool answers, but nothing called it", "add the assistant's tool_calls before it")
+        if earlier == "tool" or (before is not None and "tool_calls" in before):
+            return None
+        return "a tool answers, but nothing called it", "add the assistant's tool_calls before it", "tool-uncalled"
     if role == "assistant" and earlier in (None, "system"):
-        return "the assistant speaks before the user", "begin with a user turn"
+        return "the assistant speaks before the user", "begin with a user turn", "assistant-first"
     if role == earlier:
-        return f"{role} speaks twice in a row", "join the two turns"
+        return f"{role} speaks twice in a row", "join the two turns", "role-repeated"
     return None

@@ -52,6 +52,12 @@ class Refused:
     length: int = 0
 
 
+def over_length(length: int, most: int) -> tuple[str, str]:
+    """What is said of a row that is too long, and the mend."""
+    what = f"{length:,} tokens, over data.max_length={most:,}"
+    return what, "raise it, or set data.on_long=truncate or data.on_long=drop"
+
+
 class Encoder:
     """Turns rows into tokens for one tokenizer and one choice of what is learned."""
 

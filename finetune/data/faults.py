@@ -14,11 +14,11 @@ class FaultLog:
         self.faults: list[Fault] = []
         self.total = 0
 
-    def add(self, where: str, what: str, mend: str = "") -> None:
-        """Note one fault."""
+    def add(self, where: str, what: str, mend: str = "", code: str = "refused") -> None:
+        """Note one fault; `code` is its name in `data/codes.py`."""
         self.total += 1
         if len(self.faults) < SHOWN_FAULTS:
-            self.faults.append(Fault(where, what, mend))
+            self.faults.append(Fault(where, what, mend, code))
 
     def extend(self, faults: Sequence[Fault], total: int) -> None:
         """Take over what another log kept and counted."""

@@ -15,11 +15,11 @@ Values = Mapping[str, Any]
 
 
 class BadRow(Exception):
-    """A record that cannot become a row: the field, what is wrong with it, and the mend."""
+    """A record that cannot become a row: the field, what is wrong with it, the mend, and the code of the defect."""
 
-    def __init__(self, field: str, what: str, mend: str = "") -> None:
+    def __init__(self, field: str, what: str, mend: str, code: str = "field-type") -> None:
         super().__init__(what)
-        self.field, self.what, self.mend = field, what, mend
+        self.field, self.what, self.mend, self.code = field, what, mend, code
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,12 @@ def from_alpaca(values: Values) -> Row:
         messages.append({"role": "system", "content": _text(values["system"], "system")})
     history, pairs = values.get("history") or [], "write it as [[question, answer], …]"
     if not isinstance(history, list):
-        raise BadRow("history", f"must be a list of pairs, got {kind_of(history)}", pairs)
+        raise BadRow("history", f"must be a list of pairs, got {kind_of(history)}", pairs, "history-shape")
     for number, pair in enumerate(history, 1):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise BadRow("history", f"entry {number} must be a pair of texts, got {kind_of(pair)}", pairs)
+            raise BadRow(
+                "history", f"entry {number} must be a pair of texts, got {kind_of(pair)}", pairs, "history-shape"
+            )
         messages += _turns(_text(pair[0], "history"), _text(pair[1], "history"))
     return Chat((*messages, *_turns(prompt, _text(values["output"], "output"))))
 
@@ -143,7 +145,8 @@ def convert(layout: str, values: Values) -> Row:
     """The record as a row; raises BadRow."""
     lacking = missing(layout, values)
     if lacking:
-        raise BadRow(lacking[0], f"missing (row has: {listed(list(values))})", "add it, or delete the row")
+        what = f"missing (row has: {listed(list(values))})"
+        raise BadRow(lacking[0], what, "add it, or delete the row", "field-missing")
     return LAYOUTS[layout].convert(values)
 
 
@@ -178,14 +181,15 @@ def _messages(value: Any, field: str) -> tuple[Message, ...]:
 def _message(turn: Any, number: int, field: str) -> Message:
     if not isinstance(turn, dict):
         mend = 'write it as {"role": "user", "content": "…"}'
-        raise BadRow(field, f"turn {number} must be an object, got {kind_of(turn)}", mend)
+        raise BadRow(field, f"turn {number} must be an object, got {kind_of(turn)}", mend, "turn-shape")
     given = turn.get("role", turn.get("from"))
     if not isinstance(given, str):
-        raise BadRow(field, f"turn {number} has no role (it has: {listed(list(turn))})", "add role and content")
+        what = f"turn {number} has no role (it has: {listed(list(turn))})"
+        raise BadRow(field, what, "add role and content", "role-missing")
     role = ROLES.get(given)
     if role is None:
         mend = did_you_mean(given, ROLES) or "use system, user, assistant or tool"
-        raise BadRow(field, f"turn {number} has the unknown role {given!r}", mend)
+        raise BadRow(field, f"turn {number} has the unknown role {given!r}", mend, "role-unknown")
     content = _content(turn.get("content", turn.get("value")), number, field)
     if role == "function_call":
         return {
@@ -199,7 +203,7 @@ def _message(turn: Any, number: int, field: str) -> Message:
         _add_answer_parts(message, turn, number, field)
     if content is None and "tool_calls" not in message:
         has = "is null" if "content" in turn or "value" in turn else f"is missing (it has: {listed(list(turn))})"
-        raise BadRow(field, f"turn {number} content {has}", "fill it in, or delete the turn")
+        raise BadRow(field, f"turn {number} content {has}", "fill it in, or delete the turn", "content-missing")
     for key in ("name", "tool_call_id"):
         if role == "tool" and isinstance(turn.get(key), str):
             message[key] = turn[key]
@@ -210,15 +214,17 @@ def _content(value: Any, number: int, field: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise BadRow(field, f"turn {number} content must be text, got {kind_of(value)}", "put it in quotes")
+        what = f"turn {number} content must be text, got {kind_of(value)}"
+        raise BadRow(field, what, "put it in quotes", "content-type")
     texts = []
     for part in value:
         kind = part.get("type", "text") if isinstance(part, dict) else None
         if kind in ("image", "image_url", "input_image", "audio", "input_audio", "video"):
-            raise BadRow(field, f"turn {number} content holds a part of type {kind!r}", "only text can be learned from")
+            what = f"turn {number} content holds a part of type {kind!r}"
+            raise BadRow(field, what, "only text can be learned from", "content-media")
         if not isinstance(part, dict) or kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
             what = f"turn {number} content must be text or a list of text parts, got a list with {kind_of(part)}"
-            raise BadRow(field, what, 'write parts as {"type": "text", "text": "…"}')
+            raise BadRow(field, what, 'write parts as {"type": "text", "text": "…"}', "content-type")
         texts.append(part["text"])
     return "".join(texts)
 
@@ -233,7 +239,7 @@ def _add_answer_parts(message: Message, turn: Values, number: int, field: str) -
         calls = [turn["function_call"]]
     if calls is not None and not isinstance(calls, list):
         mend = 'such as [{"function": {"name": …, "arguments": {…}}}]'
-        raise BadRow(field, f"turn {number} tool_calls must be a list, got {kind_of(calls)}", mend)
+        raise BadRow(field, f"turn {number} tool_calls must be a list, got {kind_of(calls)}", mend, "call-shape")
     if calls:
         message["tool_calls"] = [_call(call, number, field) for call in calls]
 
@@ -241,23 +247,24 @@ def _add_answer_parts(message: Message, turn: Values, number: int, field: str) -
 def _part_text(value: Any, what: str, field: str) -> str:
     if isinstance(value, str):
         return value
-    raise BadRow(field, f"{what} must be text, got {kind_of(value)}", "put it in quotes, or leave it out")
+    what = f"{what} must be text, got {kind_of(value)}"
+    raise BadRow(field, what, "put it in quotes, or leave it out", "content-type")
 
 
 def _called(content: str | None, number: int, field: str) -> list[dict[str, Any]]:
     try:
         value = json.loads(content or "")
     except ValueError:
-        raise BadRow(
-            field, f"turn {number} (function_call) is not JSON", 'write {"name": …, "arguments": {…}}'
-        ) from None
+        mend = 'write {"name": …, "arguments": {…}}'
+        raise BadRow(field, f"turn {number} (function_call) is not JSON", mend, "call-shape") from None
     return [_call(call, number, field) for call in (value if isinstance(value, list) else [value])]
 
 
 def _call(call: Any, number: int, field: str) -> dict[str, Any]:
     inner = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-        raise BadRow(field, f"turn {number} has a tool call without a name", 'write {"name": …, "arguments": {…}}')
+        mend = 'write {"name": …, "arguments": {…}}'
+        raise BadRow(field, f"turn {number} has a tool call without a name", mend, "call-shape")
     arguments = inner.get("arguments", inner.get("parameters"))
     if isinstance(arguments, str):
         try:
@@ -268,7 +275,7 @@ def _call(call: Any, number: int, field: str) -> dict[str, Any]:
         arguments = {}
     if not isinstance(arguments, dict):
         what = f"turn {number}: the arguments of the call of {inner['name']!r} are not a JSON object"
-        raise BadRow(field, what, 'such as {"city": "Oslo"}')
+        raise BadRow(field, what, 'such as {"city": "Oslo"}', "call-shape")
     found: dict[str, Any] = {"type": "function", "function": {"name": inner["name"], "arguments": arguments}}
     return {"id": call["id"], **found} if isinstance(call.get("id"), str) else found
 
@@ -278,15 +285,19 @@ def _tools(value: Any) -> tuple[dict[str, Any], ...]:
         try:
             value = json.loads(value) if value.strip() else None
         except ValueError:
-            raise BadRow("tools", "is text that is not JSON", "write a list of tool descriptions") from None
+            raise BadRow(
+                "tools", "is text that is not JSON", "write a list of tool descriptions", "tool-shape"
+            ) from None
     if not value:
         return ()
     if not isinstance(value, list):
-        raise BadRow("tools", f"must be a list, got {kind_of(value)}", 'such as [{"name": …, "parameters": {…}}]')
+        mend = 'such as [{"name": …, "parameters": {…}}]'
+        raise BadRow("tools", f"must be a list, got {kind_of(value)}", mend, "tool-shape")
     tools = []
     for number, tool in enumerate(value, 1):
         inner = tool.get("function", tool) if isinstance(tool, dict) else None
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-            raise BadRow("tools", f"entry {number} has no name", 'write {"name": …, "parameters": {…}}')
+            mend = 'write {"name": …, "parameters": {…}}'
+            raise BadRow("tools", f"entry {number} has no name", mend, "tool-shape")
         tools.append({"type": "function", "function": inner})
     return tuple(tools)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +22,62 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 class Refused(ValueError):
     """Valid for Python's reader, not for us."""
 
-    def __init__(self, what: str, mend: str) -> None:
+    def __init__(self, what: str, mend: str, code: str) -> None:
         super().__init__(what)
-        self.what, self.mend = what, mend
+        self.what, self.mend, self.code = what, mend, code
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Refused(f"has the key {twice!r} twice", "keep one of them")
+        twice = first_repeated([name for name, _ in pairs])
+        raise Refused(f"has the key {twice!r} twice", "keep one of them", "json-key-twice")
     return found
 
 
 def _constant(literal: str) -> Any:
-    raise Refused(f"holds the literal {literal}, which is not JSON", "write null, or leave the field out")
+    raise Refused(f"holds the literal {literal}, which is not JSON", "write null, or leave the field out", "json-nan")
+
+
+def first_repeated(names: Sequence[str]) -> str | None:
+    """The first of the names that is there again later."""
+    counts = Counter(names)
+    return next((name for name in names if counts[name] > 1), None)
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
-def read_jsonl(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Part:
+    """Some lines of a file: where they begin and end in bytes, and how many lines come before."""
+
+    begin: int = 0
+    end: int | None = None  # the first byte of the line after the last; None for the end of the file
+    lines_before: int = 0
+
+
+WHOLE = Part()
+
+
+def read_jsonl(path: Path, name: str, faults: FaultLog, part: Part = WHOLE) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file of JSON lines with their line numbers; blank lines are passed over."""
     with path.open("rb") as file:
-        number, line = 0, b"start"
-        while line := file.readline(MAX_LINE + 1):
+        file.seek(part.begin)
+        number, position = part.lines_before, part.begin
+        while (part.end is None or position < part.end) and (line := file.readline(MAX_LINE + 1)):
             number += 1
+            position += len(line)
             if len(line) > MAX_LINE:
-                size = len(line) + _skip_line(file)
+                skipped = _skip_line(file)
+                position, size = position + skipped, len(line) + skipped
                 mend = "split the row, or find the line break that is missing"
-                faults.add(f"{name}:{number}", f"one line of {size:,} bytes, over the limit of {MAX_LINE:,}", mend)
+                faults.add(
+                    f"{name}:{number}",
+                    f"one line of {size:,} bytes, over the limit of {MAX_LINE:,}",
+                    mend,
+                    "line-too-long",
+                )
                 continue
             if number == 1 and line.startswith(BOM):
                 line = line[len(BOM) :]
@@ -66,6 +93,23 @@ def read_jsonl(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, d
                 yield number, value
 
 
+def parts(path: Path, size: int) -> Iterator[Part]:
+    """A file of JSON lines in parts of about so many bytes, each of whole lines."""
+    begin = position = before = lines = 0
+    with path.open("rb") as file:
+        while block := file.read(size):
+            last = block.rfind(b"\n")
+            if last < 0:
+                position += len(block)
+                continue
+            lines += block.count(b"\n")
+            end = position + last + 1
+            yield Part(begin, end, before)
+            begin, before, position = end, lines, position + len(block)
+    if position > begin:
+        yield Part(begin, position, before)
+
+
 def _skip_line(file: Any) -> int:
     skipped = 0
     while part := file.readline(MAX_LINE):
@@ -79,16 +123,19 @@ def decode(data: bytes, name: str, row: int, faults: FaultLog) -> str | None:
     """The bytes as text, or None and a fault that names the byte and the mend."""
     where = f"{name}:{row}"
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        faults.add(where, "not UTF-8 at byte 1: this is UTF-16", f"convert it: iconv -f UTF-16 -t UTF-8 {name}")
+        mend = f"convert it: iconv -f UTF-16 -t UTF-8 {name}"
+        faults.add(where, "not UTF-8 at byte 1: this is UTF-16", mend, "not-utf8")
         return None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         mend = f"convert it: iconv -f LATIN1 -t UTF-8 {name} (or from the encoding that it has)"
-        faults.add(where, f"not UTF-8 at byte {error.start + 1} of the row", mend)
+        faults.add(where, f"not UTF-8 at byte {error.start + 1} of the row", mend, "not-utf8")
         return None
     if "\0" in text:
-        faults.add(where, f"a NUL byte at byte {data.index(0) + 1} of the row", "remove it: tr -d '\\000'")
+        faults.add(
+            where, f"a NUL byte at byte {data.index(0) + 1} of the row", "remove it: tr -d '\\000'", "nul-character"
+        )
         return None
     return text
 
@@ -99,10 +146,10 @@ def _parse(text: str, name: str, row: int, last: bool, faults: FaultLog) -> dict
         value = DECODER.decode(text)
     except json.JSONDecodeError as error:
         if last and _is_cut(text, error):
-            faults.add(where, "the line is cut short", "copy the file again, or delete its last line")
+            faults.add(where, "the line is cut short", "copy the file again, or delete its last line", "json-cut")
         else:
             mend = "mend the line, or delete it: each line is one whole JSON object, with no comma after it"
-            faults.add(where, f"not valid JSON (col {error.colno}): {error.msg.lower()}", mend)
+            faults.add(where, f"not valid JSON (col {error.colno}): {error.msg.lower()}", mend, "json-invalid")
         return None
     except (ValueError, RecursionError) as error:
         add_refused(f"{where} {_literal_field(text)}".rstrip(), error, faults)
@@ -129,11 +176,11 @@ def _infinite(value: Any, path: str) -> str:
 def add_refused(where: str, error: Exception, faults: FaultLog) -> None:
     """A fault for what the strict reader refused."""
     if isinstance(error, RecursionError):
-        faults.add(where, "is nested too deeply", "flatten it")
+        faults.add(where, "is nested too deeply", "flatten it", "json-nested")
     elif isinstance(error, Refused):
-        faults.add(where, error.what, error.mend)
+        faults.add(where, error.what, error.mend, error.code)
     else:  # Python's own limit
-        faults.add(where, "holds a number of more than 4,300 digits", "write it as text")
+        faults.add(where, "holds a number of more than 4,300 digits", "write it as text", "json-number")
 
 
 def _is_cut(text: str, error: json.JSONDecodeError) -> bool:
@@ -143,21 +190,22 @@ def _is_cut(text: str, error: json.JSONDecodeError) -> bool:
 def as_record(value: Any, text: str, where: str, faults: FaultLog) -> dict[str, Any] | None:
     """The value if it can be a row; `text` is what it was read from."""
     if not isinstance(value, dict):
-        faults.add(where, f"a row must be an object, got {kind_of(value)}", 'write {"messages": [...]} or the like')
+        mend = 'write {"messages": [...]} or the like'
+        faults.add(where, f"a row must be an object, got {kind_of(value)}", mend, "row-not-object")
         return None
     if "\\u" in text and (found := _bad_text(value, "")):
-        faults.add(f"{where} {found[0]}", found[1], "remove it")
+        faults.add(f"{where} {found[0]}", found[1], "remove it", found[2])
         return None
     return value
 
 
-def _bad_text(value: Any, path: str) -> tuple[str, str] | None:
+def _bad_text(value: Any, path: str) -> tuple[str, str, str] | None:
     """The place of a lone surrogate or an escaped NUL, which no tokenizer can encode."""
     if isinstance(value, str):
         if "\0" in value:
-            return path, "holds a NUL character"
+            return path, "holds a NUL character", "nul-character"
         if SURROGATE.search(value):
-            return path, "holds half of a surrogate pair, which is no character"
+            return path, "holds half of a surrogate pair, which is no character", "lone-surrogate"
         return None
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -174,7 +222,8 @@ def read_json(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, di
         return
     size = path.stat().st_size
     if size > MAX_JSON:
-        faults.add(name, f"one JSON array of {size:,} bytes", f"write it as JSON lines: jq -c '.[]' {name}")
+        mend = f"write it as JSON lines: jq -c '.[]' {name}"
+        faults.add(name, f"one JSON array of {size:,} bytes", mend, "file-too-large")
         return
     data = path.read_bytes()
     text = decode(data[len(BOM) :] if data.startswith(BOM) else data, name, 1, faults)
@@ -218,10 +267,11 @@ def _array(text: str, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[s
 
 def _bad_array(text: str, position: int, name: str, row: int, faults: FaultLog) -> None:
     if position >= len(text.rstrip()):
-        faults.add(f"{name}:{row}", "the file is cut short: its list is not closed", "copy it again")
+        faults.add(f"{name}:{row}", "the file is cut short: its list is not closed", "copy it again", "json-cut")
         return
     line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
-    faults.add(f"{name}:{row}", f"not valid JSON (line {line} col {column})", "mend the record, or delete it")
+    what = f"not valid JSON (line {line} col {column})"
+    faults.add(f"{name}:{row}", what, "mend the record, or delete it", "json-invalid")
 
 
 def _json_object_or_lines(path: Path, name: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -235,7 +285,9 @@ def _json_object_or_lines(path: Path, name: str, faults: FaultLog) -> Iterator[t
     keyed = [key for key in lists if whole[key] and all(isinstance(item, dict) for item in whole[key])]
     if keyed and not any(key in ("messages", "conversations") for key in keyed):
         mend = f"keep the list alone: jq -c '.{keyed[0]}[]' {name} > rows.jsonl"
-        faults.add(name, f"is one object that holds a list under {keyed[0]!r}, not a list of rows", mend)
+        faults.add(
+            name, f"is one object that holds a list under {keyed[0]!r}, not a list of rows", mend, "file-not-rows"
+        )
     elif isinstance(whole, dict):
         record = as_record(whole, "\\u", f"{name}:1", faults)
         if record is not None:

@@ -24,10 +24,9 @@ from finetune.data.prepared import PreparedData, SplitFacts
 from finetune.data.read import Source, find_sources
 from finetune.data.rows import Row
 from finetune.data.sandbox import TemplateFault
-from finetune.data.shards import Counts, SplitPlan
+from finetune.data.shards import Counts, Job, SplitPlan, encode_splits
 from finetune.data.split import duplicates, hold_out, refuse_overlap, repeat
 from finetune.data.spool import Indices, Spool, SpoolWriter, add_to_digest
-from finetune.data.workers import MANY_ROWS, Job, Workers
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +49,11 @@ class Settings:
     seed: int
     stop_ids: tuple[int, ...]
     tokenizer: str  # hash of tokenizer and template
+
+    @property
+    def job(self) -> Job:
+        """How the rows are encoded."""
+        return Job(self.learn, self.max_length, self.stop_ids, self.data.on_long)
 
     def digest(self, *more: str) -> str:
         """A hash of these settings and of whatever else is given."""
@@ -85,28 +89,23 @@ def prepare(
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
-    job = Job(learn, max_length, settings.stop_ids, data.on_long, settings.tokenizer)
-    with prepared.scratch(root) as folder, Workers(folder, job, tokenizer) as workers:
-        spools = _spooled(folder, workers, settings, train, held)
-        work = _Job(root, *spools, settings, tokenizer, workers, job.encoder(tokenizer))
+    encoder = settings.job.encoder(tokenizer)
+    with prepared.scratch(root) as folder:
+        work = _Job(root, folder, *_spooled(folder, settings, train, held), settings, tokenizer, encoder)
         result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
         prepared.remember(root, key, work.folder.name)
     return result
 
 
-def _spooled(
-    folder: Path, workers: Workers, settings: Settings, train: Sequence[Source], held: Sequence[Source]
-) -> tuple[Spool, Spool]:
+def _spooled(folder: Path, settings: Settings, train: Sequence[Source], held: Sequence[Source]) -> tuple[Spool, Spool]:
     """The checked rows to train on and those held out, each in a file."""
     used: set[str] = set()
     spools = []
     for name, sources in (("train", train), ("held_out", held)):
         writer = SpoolWriter(folder / f"{name}.rows")
-        for number, row in enumerate(load(sources, settings.data, settings.shapes, used), 1):
+        for row in load(sources, settings.data, settings.shapes, used):
             writer.add(row)
-            if number == MANY_ROWS and name == "train":
-                workers.start()
         spools.append(writer.close())
     check_used(settings.data.columns, used)
     return spools[0], spools[1]
@@ -197,11 +196,11 @@ class _Job:
     """All that is needed to fill a folder with prepared rows."""
 
     root: Path
+    scratch: Path
     rows: Spool
     held_rows: Spool
     settings: Settings
     tokenizer: Any
-    workers: Workers
     encoder: Encoder
 
     @property
@@ -232,7 +231,8 @@ class _Job:
 
     def _encoded(self, *plans: SplitPlan) -> list[Counts]:
         """The splits written, and what became of the rows of each; every fault of theirs is raised at once."""
-        shards = iter(self.workers.encode(plans, self.encoder))
+        job, scratch = self.settings.job, self.scratch
+        shards = iter(encode_splits(plans, job, self.tokenizer, self.encoder, scratch))
         faults, results = FaultLog(), []
         for plan in plans:
             total = Counts()

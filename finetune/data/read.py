@@ -63,11 +63,12 @@ def find_sources(given: Any, key: str) -> list[Source]:
     """What a `data.train` or `data.eval` names; all that cannot be found is raised at once."""
     names = [given] if isinstance(given, str) else given
     if isinstance(names, (str, bytes)) or not isinstance(names, Sequence) or not names:
-        raise UserError.at(key, f"must be a path or a list of paths, got {kind_of(given)}", f"such as {key}=my.jsonl")
+        what = f"must be a path or a list of paths, got {kind_of(given)}"
+        raise UserError.at(key, what, f"such as {key}=my.jsonl", "path-invalid")
     faults, sources = FaultLog(), []
     for name in names:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            faults.add(key, f"must hold paths, got {name!r}", f"such as {key}=my.jsonl")
+            faults.add(key, f"must hold paths, got {name!r}", f"such as {key}=my.jsonl", "path-invalid")
         else:
             sources.append(Source(name, tuple(_files(name, key, faults))))
     faults.raise_any()
@@ -83,6 +84,7 @@ def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
                 f"{key} {name}",
                 f"no data file in the folder (looked for {', '.join(SUFFIXES)})",
                 "name the files",
+                "file-missing",
             )
         return found
     if path.exists():
@@ -95,14 +97,15 @@ def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
                 f"{key} {name}",
                 f"the pattern matches no file in {os.getcwd()}",
                 f"correct it, or give a list of files as {key}=[a.jsonl,b.jsonl]",
+                "file-missing",
             )
         return found
     if HUB_ID.fullmatch(name) and not name.lower().endswith(SUFFIXES + PACKED) and not path.parent.is_dir():
         return []
     if path.is_symlink():
-        faults.add(f"{key} {name}", "is a link to nothing", "mend the link, or give the file itself")
+        faults.add(f"{key} {name}", "is a link to nothing", "mend the link, or give the file itself", "file-missing")
         return []
-    faults.add(f"{key} {name}", f"no such file in {os.getcwd()}", _mend_of(name, path, key))
+    faults.add(f"{key} {name}", f"no such file in {os.getcwd()}", _mend_of(name, path, key), "file-missing")
     return []
 
 
@@ -148,15 +151,20 @@ def read(
 
 def _local(files: Sequence[Path], wanted: Collection[str], faults: FaultLog) -> Iterator[Record]:
     for path in files:
-        name, rows, before = _shorten(path), 0, faults.total
+        name, rows, before = shorten(path), 0, faults.total
         for row, values in _open(path, name, wanted, faults):
             rows += 1
             yield Record(name, row, values)
         if not rows and faults.total == before:
-            faults.add(name, "no rows", "the file is empty: check that it was copied whole")
+            note_empty(name, faults)
 
 
-def _shorten(path: Path) -> str:
+def note_empty(name: str, faults: FaultLog) -> None:
+    """Note that a file has no rows."""
+    faults.add(name, "no rows", "the file is empty: check that it was copied whole", "file-empty")
+
+
+def shorten(path: Path) -> str:
     """A path as the user would write it."""
     home = os.path.expanduser("~")
     text = str(path)
@@ -171,9 +179,20 @@ def _open(path: Path, name: str, wanted: Collection[str], faults: FaultLog) -> I
         return read_csv(path, name, "\t" if suffix == ".tsv" else ",", faults)
     if suffix == ".parquet":
         return read_parquet(path, name, wanted, faults)
-    if suffix == ".json" or first_byte(path) == b"[":
+    if _is_array(path, suffix):
         return read_json(path, name, faults)
     return read_jsonl(path, name, faults)
+
+
+def is_lines(path: Path) -> bool:
+    """Whether a file holds JSON lines, which can be read in parts."""
+    suffix = path.suffix.lower()
+    sound = _is_readable(path, "", suffix, FaultLog())
+    return sound and suffix in (".jsonl", ".ndjson") and not _is_array(path, suffix)
+
+
+def _is_array(path: Path, suffix: str) -> bool:
+    return suffix == ".json" or first_byte(path) == b"["
 
 
 def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:
@@ -181,22 +200,25 @@ def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            faults.add(name, "is not a file (a pipe, a device or a folder)", "write the rows to a file first")
+            what = "is not a file (a pipe, a device or a folder)"
+            faults.add(name, what, "write the rows to a file first", "file-kind")
             return False
         if suffix in PACKED:
-            faults.add(name, "packed files are not read", "unpack it first")
+            faults.add(name, "packed files are not read", "unpack it first", "file-packed")
             return False
         if suffix not in SUFFIXES:
-            faults.add(name, f"unknown kind of file {suffix or '(no ending)'!r}", f"{known}; rename or convert it")
+            what = f"unknown kind of file {suffix or '(no ending)'!r}"
+            faults.add(name, what, f"{known}; rename or convert it", "file-kind")
             return False
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
-        faults.add(name, f"cannot be read: {(error.strerror or str(error)).lower()}", "check its rights")
+        what = f"cannot be read: {(error.strerror or str(error)).lower()}"
+        faults.add(name, what, "check its rights", "file-unreadable")
         return False
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
     if kind and not (suffix == ".parquet" and kind == "a Parquet file"):
-        faults.add(name, f"is {kind}, not what its ending {suffix} says", "rename or unpack it")
+        faults.add(name, f"is {kind}, not what its ending {suffix} says", "rename or unpack it", "file-kind")
         return False
     return True
 
@@ -207,7 +229,7 @@ def _hub(name: str, split: str, revision: str | None) -> Iterator[Record]:
     try:
         rows = datasets.load_dataset(name, split=split, revision=revision)
     except (OSError, ValueError) as error:
-        raise UserError.at(f"data {name}", *_why_not(error, name, split)) from error
+        raise UserError.at(f"data {name}", *_why_not(error, name, split), "hub") from error
     for row, values in enumerate(rows, 1):
         yield Record(name, row, values)
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
-from finetune.data.encode import Encoded, Encoder, Refused
+from finetune.data.encode import Encoded, Encoder, Refused, over_length, tokenizer_digest
 from finetune.data.faults import FaultLog
 from finetune.data.load import Loaded
 from finetune.data.rows import Chat, from_json, to_json, unrolled
 from finetune.data.spool import Indices, Spool
 from finetune.data.store import ShardWriter, shard_name
+from finetune.data.workers import cores, mapped
 from finetune.errors import Fault
 
 SHARD_ROWS = 8192  # a file of some tens of megabytes: several processes have enough of them to share out evenly
+MANY_ROWS = 10_000  # from which on starting processes, which takes a second, saves time
 BATCH = 256  # rows that are rendered and tokenised together
 
 
@@ -68,6 +72,70 @@ class SplitPlan:
             yield self.folder / shard_name(number, self.files), part
 
 
+@dataclass(frozen=True)
+class Job:
+    """How rows are encoded."""
+
+    learn: str
+    max_length: int
+    stop_ids: tuple[int, ...]
+    on_long: str
+
+    def encoder(self, tokenizer: Any) -> Encoder:
+        """What encodes them."""
+        return Encoder(tokenizer, self.learn, self.max_length, self.stop_ids)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to be written, of the rows of a spool at some places."""
+
+    path: Path
+    spool: Path
+    indices: Indices
+
+
+@dataclass
+class ShardEncoder:
+    """Encodes in another process, which loads the tokenizer from its files once."""
+
+    job: Job
+    tokenizer: Path
+    encoder: Encoder | None = None
+
+    def __call__(self, task: Task) -> Counts:
+        if self.encoder is None:
+            from transformers import PreTrainedTokenizerFast
+
+            # Several processes with threads of their own would only stand in each other's way.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+            loaded = PreTrainedTokenizerFast.from_pretrained(str(self.tokenizer), local_files_only=True)
+            self.encoder = self.job.encoder(loaded)
+        return encode_shard(task.path, Spool(task.spool), task.indices, self.encoder, self.job.on_long)
+
+
+def encode_splits(
+    plans: Sequence[SplitPlan], job: Job, tokenizer: Any, encoder: Encoder, scratch: Path
+) -> list[Counts]:
+    """Write the files of all splits, in several processes where there are many rows; what became of those of each."""
+    shards = [(path, plan.spool, part) for plan in plans for path, part in plan.shards()]
+    rows, processes = sum(len(part) for _, _, part in shards), min(cores(), len(shards))
+    folder = scratch / "tokenizer"
+    if processes == 1 or rows < MANY_ROWS or not _loads_alike(tokenizer, folder):
+        return [encode_shard(path, spool, part, encoder, job.on_long) for path, spool, part in shards]
+    tasks = (Task(path, spool.path, part) for path, spool, part in shards)
+    return list(mapped(ShardEncoder(job, folder), tasks, processes))
+
+
+def _loads_alike(tokenizer: Any, folder: Path) -> bool:
+    """Leave the tokenizer in a folder; whether another process that loads it has the very same."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer.save_pretrained(str(folder))
+    loaded = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    return tokenizer_digest(loaded) == tokenizer_digest(tokenizer)
+
+
 def encode_shard(path: Path, spool: Spool, indices: Indices, encoder: Encoder, on_long: str) -> Counts:
     """Encode the rows at these places and write them; what cannot be learned from is noted as a fault."""
     shard = _Shard(encoder, on_long)
@@ -115,8 +183,8 @@ class _Shard:
         if is_long and self._on_long == "drop":
             self.counts.dropped += 1
         elif is_long and self._on_long == "fail":
-            what = f"{result.length:,} tokens, over data.max_length={self._encoder.max_length:,}"
-            self.faults.add(row.where, what, "raise it, or set data.on_long=truncate or data.on_long=drop")
+            assert self._encoder.max_length is not None
+            self.faults.add(row.where, *over_length(result.length, self._encoder.max_length))
         elif isinstance(result, Refused):
             self.faults.add(row.where, result.what, result.mend)
         else:

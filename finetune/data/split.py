@@ -68,5 +68,5 @@ def refuse_overlap(train: Spool, held_out: Spool) -> None:
         row, same = held_out[int(index)], train[places[int(held[index])]]
         if row.json == same.json:
             what = f"this held-out row is trained on too, at {same.where}"
-            faults.add(row.where, what, "delete it in one of them")
+            faults.add(row.where, what, "delete it in one of them", "held-out-trained")
     faults.raise_any()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.faults import FaultLog
-from finetune.data.jsonl import BOM, DECODER, MAX_LINE, decode
+from finetune.data.jsonl import BOM, DECODER, MAX_LINE, decode, first_repeated
 
 LIST_COLUMNS = ("messages", "conversations", "tools", "history")  # hold JSON where a table can hold only text
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -31,7 +31,7 @@ def read_csv(path: Path, name: str, delimiter: str, faults: FaultLog) -> Iterato
                     continue
                 elif len(cells) != len(header):
                     what = f"{len(cells)} cells where the header has {len(header)}"
-                    faults.add(f"{name}:{line}", what, "quote the cells that hold the delimiter")
+                    faults.add(f"{name}:{line}", what, "quote the cells that hold the delimiter", "csv-ragged")
                 else:
                     record = {key: _cell(key, cell) for key, cell in zip(header, cells, strict=True)}
                     yield line, record
@@ -61,7 +61,7 @@ def _header(cells: list[str], name: str, delimiter: str, faults: FaultLog) -> li
     names = [cell.strip() for cell in cells]
     where = f"{name}:1"
     if names and names[0].startswith("{"):
-        faults.add(where, "holds JSON, not a table", "give the file the ending .jsonl")
+        faults.add(where, "holds JSON, not a table", "give the file the ending .jsonl", "file-kind")
         return None
     if len(names) == 1:
         other = next((mark for mark in DELIMITERS if mark != delimiter and mark in names[0]), None)
@@ -71,6 +71,7 @@ def _header(cells: list[str], name: str, delimiter: str, faults: FaultLog) -> li
                 where,
                 f"the cells seem to be parted by {DELIMITERS[other]}, not {DELIMITERS[delimiter]}",
                 mend,
+                "csv-delimiter",
             )
             return None
     if not all(names):
@@ -78,11 +79,12 @@ def _header(cells: list[str], name: str, delimiter: str, faults: FaultLog) -> li
             where,
             f"column {names.index('') + 1} has no name",
             "name it in the first line, or leave it out (in pandas: to_csv(…, index=False))",
+            "csv-header",
         )
         return None
-    twice = next((key for key in names if names.count(key) > 1), None)
+    twice = first_repeated(names)
     if twice:
-        faults.add(where, f"the column {twice!r} is there twice", "rename or remove one")
+        faults.add(where, f"the column {twice!r} is there twice", "rename or remove one", "csv-header")
         return None
     return names
 
@@ -93,12 +95,14 @@ def _bad_csv(name: str, line: int, error: str, faults: FaultLog) -> None:
             f"{name}:{line}",
             "a quote that opens here is never closed",
             'close it, or write "" for a quote in a cell',
+            "csv-quote",
         )
     else:
         faults.add(
             f"{name}:{line}",
             f"not valid CSV: {error}",
             'put cells that hold quotes in quotes and write "" inside',
+            "csv-quote",
         )
 
 
@@ -114,10 +118,10 @@ def read_parquet(
         file.seek(max(0, path.stat().st_size - 4))
         tail = file.read(4)
     if head != b"PAR1":
-        faults.add(name, "not a Parquet file", "give the file the name of what it is")
+        faults.add(name, "not a Parquet file", "give the file the name of what it is", "parquet-broken")
         return
     if tail != b"PAR1":
-        faults.add(name, "is cut short: the end of the Parquet file is missing", "copy it again")
+        faults.add(name, "is cut short: the end of the Parquet file is missing", "copy it again", "parquet-broken")
         return
     try:
         table = pq.ParquetFile(path)
@@ -128,6 +132,7 @@ def read_parquet(
                     f"{name} {field.name}",
                     f"holds {field.type}, not text",
                     "write the column as text or as a list",
+                    "parquet-type",
                 )
                 return
         columns = columns or table.schema_arrow.names
@@ -137,7 +142,8 @@ def read_parquet(
                 row += 1
                 yield row, record
     except (pa.ArrowException, OSError) as error:
-        faults.add(name, f"not a readable Parquet file: {str(error).splitlines()[0]}", "write or copy it again")
+        what = f"not a readable Parquet file: {str(error).splitlines()[0]}"
+        faults.add(name, what, "write or copy it again", "parquet-broken")
 
 
 def _readable(kind: Any) -> bool:

@@ -11,6 +11,7 @@ from itertools import pairwise
 WIDTH = 720
 LEFT, RIGHT, TOP, BOTTOM = 56, 116, 14, 42
 MOST_POINTS = 600
+WIDEST_COLUMN = 60
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,27 @@ def bars(title: str, values: Sequence[Bar], top: float) -> str:
     said = "; ".join(
         f"{one.name}: {one.shown}, 95 % interval {number(one.low)} to {number(one.high)}" for one in values
     )
+    return _svg(title, said, height, parts)
+
+
+def columns(title: str, values: Sequence[tuple[str, int]], height: int = 200) -> str:
+    """Counts side by side under their names, from 0 on; names that have no room are left out."""
+    top = max((count for _, count in values), default=0)
+    if not top:
+        return ""
+    rise = _scale(0.0, top, height - BOTTOM, TOP)
+    step = min(WIDEST_COLUMN, (WIDTH - LEFT - RIGHT) / len(values))
+    parts = [_grid_y(tick, rise(tick)) for tick in ticks(0.0, top, 4)]
+    every = max(1, math.ceil(max(len(name) for name, _ in values) * 7 / step))
+    for index, (name, count) in enumerate(values):
+        x, y = LEFT + index * step, rise(count)
+        parts.append(
+            f'<rect class="bar one" x="{x + 1:.1f}" y="{y:.1f}" width="{max(1.0, step - 2):.1f}" '
+            f'height="{max(0.0, height - BOTTOM - y):.1f}"><title>{escape(name)}: {count:,}</title></rect>'
+        )
+        if index % every == 0:
+            parts.append(_text(x + step / 2, height - BOTTOM + 18, name, "middle"))
+    said = "; ".join(f"{name}: {count:,}" for name, count in values if count)
     return _svg(title, said, height, parts)
 
 

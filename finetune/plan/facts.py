@@ -34,13 +34,7 @@ class Facts:
 def gather(config: RunConfig, machine: Machine) -> Facts:
     """Read the model's files and prepare the rows."""
     model = inspect_model(config.model.name, config.model.revision, config.model.trust_remote_code)
-    max_length = config.data.max_length or longest_possible(model)
-    if model.context and max_length > model.context:
-        where, what = (
-            "data.max_length",
-            f"{max_length} is more than the model's context of {model.context} tokens",
-        )
-        raise UserError.at(where, what, f"use at most {model.context}")
+    max_length = longest_row(config.data.max_length, model)
     tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     method = METHODS[config.method.option]
     cache = run_directory(config).parent / ".prepared"
@@ -66,6 +60,14 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         preview=sample(data, tokenizer),
         new_rows=new_rows,
     )
+
+
+def longest_row(asked: int | None, model: ModelFacts) -> int:
+    """The most tokens of a row: what is asked for, or else what the model takes."""
+    if asked and model.context and asked > model.context:
+        what = f"{asked} is more than the model's context of {model.context} tokens"
+        raise UserError.at("data.max_length", what, f"use at most {model.context}")
+    return asked or longest_possible(model)
 
 
 def longest_possible(model: ModelFacts) -> int:

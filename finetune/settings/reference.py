@@ -69,11 +69,12 @@ def settings_in_brief() -> list[str]:
     """One line a setting, for `--help`."""
     lines = ["settings (key=value):"]
     for title, settings in sections():
-        lines += ["", f"  {title.replace('`', '')}", *(_brief(setting) for setting in settings)]
+        lines += ["", f"  {title.replace('`', '')}", *(brief(setting) for setting in settings)]
     return lines
 
 
-def _brief(setting: Setting) -> str:
+def brief(setting: Setting) -> str:
+    """One line about a setting."""
     limits = said_limits(setting)
     return f"    {setting.key}={said_default(setting)}  {setting.help}" + (f" ({limits})" if limits else "")
 

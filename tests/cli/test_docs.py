@@ -330,8 +330,10 @@ def _takes(word: str, extra: list[str]) -> bool:
 @pytest.mark.parametrize("page", NAMES)
 def test_every_verb_that_is_named_exists(page: str) -> None:
     for code in code_of(page):
-        for verb in re.findall(r"(?:^|\$ |\b)finetune ([a-z]+)\b", code, flags=re.M):
-            assert verb in VERBS or re.search(rf"(run|build).*finetune {verb}", code), f"{page}: finetune {verb}"
+        for verb, second in re.findall(r"(?:^|\$ |\b)finetune ([a-z]+)\b(?: ([a-z]+)\b)?", code, flags=re.M):
+            assert verb in VERBS or f"{verb} {second}" in VERBS or re.search(rf"(run|build).*finetune {verb}", code), (
+                f"{page}: finetune {verb}"
+            )
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -471,3 +473,14 @@ def code(cell: str) -> str:
     """The one thing that stands between backticks."""
     (found,) = codes(cell)
     return found
+
+
+def test_the_fields_of_a_check_are_those_that_are_documented(
+    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace("checked rows"))
+    code, out, _ = run(["data", "check", "my.jsonl", "cut.jsonl", "--json"])
+    found = json.loads(out)
+    assert code == 2
+    assert set(found) == fields("docs/data-checks.md", "What `--json` prints")
+    assert all(set(problem) == fields("docs/data-checks.md", "A problem") for problem in found["problems"])

@@ -1,21 +1,16 @@
-"""Rows encoded by several processes: the same bytes and faults as by one, and nobody left behind."""
+"""The files of a split: the same bytes and faults for any number of processes, one dataset for whoever reads them."""
 
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import datasets
 import pytest
 from rows import question
 
-from finetune.data import prepare as prepare_module
-from finetune.data import shards, workers
+from finetune.data import shards
 from finetune.data.prepare import PreparedData, lengths, open_rows, read_rows
 from finetune.errors import UserError
 
@@ -26,7 +21,7 @@ Run = Callable[..., PreparedData]
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of ten rows, and processes from twenty rows on."""
     monkeypatch.setattr(shards, "SHARD_ROWS", 10)
-    monkeypatch.setattr(prepare_module, "MANY_ROWS", 20)
+    monkeypatch.setattr(shards, "MANY_ROWS", 20)
 
 
 def contents(prepared: PreparedData) -> dict[str, bytes]:
@@ -37,16 +32,16 @@ def contents(prepared: PreparedData) -> dict[str, bytes]:
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Two processes encode; gives how many there were whenever some were started."""
+    """Two processes encode; gives how many did whenever some were started."""
     started: list[int] = []
-    start = workers.Workers.start
+    mapped = shards.mapped
 
-    def counted(self: workers.Workers) -> None:
-        start(self)
-        started.append(len(self._processes))
+    def counted(function: shards.ShardEncoder, tasks: Iterable[shards.Task], processes: int) -> Iterator[shards.Counts]:
+        started.append(processes)
+        return mapped(function, tasks, processes)
 
-    monkeypatch.setattr(workers, "cores", lambda: 2)
-    monkeypatch.setattr(workers.Workers, "start", counted)
+    monkeypatch.setattr(shards, "cores", lambda: 2)
+    monkeypatch.setattr(shards, "mapped", counted)
     return started
 
 
@@ -59,9 +54,9 @@ def test_two_processes_write_the_same_bytes_as_one(
     assert two_cores == [2]
     two = contents(together)
     shutil.rmtree(Path(together.folder).parent)
-    monkeypatch.setattr(workers, "cores", lambda: 1)
+    monkeypatch.setattr(shards, "cores", lambda: 1)
     assert run_prepare(path, eval_share=0.3) == together
-    assert two_cores == [2, 0]
+    assert two_cores == [2]
     assert contents(together) == two and len(two) > 6
 
 
@@ -75,44 +70,6 @@ def test_faults_that_processes_find_come_in_order_and_are_all_counted(
     assert [fault.where for fault in caught.value.faults] == [f"{path}:{number}" for number in range(1, 21)]
     assert caught.value.total == 41 and two_cores == [2]
     assert not (tmp_path / "cache").exists()
-
-
-HOLDS_WORKERS = """
-import sys, time
-from pathlib import Path
-from transformers import PreTrainedTokenizerFast
-from finetune.data import workers
-from finetune.tiny import PATH
-workers.cores = lambda: 2
-job = workers.Job("assistant", 100, (), "fail", "")
-with workers.Workers(Path(sys.argv[1]), job, PreTrainedTokenizerFast.from_pretrained(PATH)) as held:
-    held.start()
-    print(*(process.pid for process in held._processes), flush=True)
-    time.sleep(100)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
-def test_no_process_outlives_the_one_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLDS_WORKERS, str(tmp_path)]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    children = [int(word) for word in parent.stdout.readline().split()]
-    assert len(children) == 2 and all(Path(f"/proc/{child}").exists() for child in children)
-    parent.send_signal(number)
-    parent.wait(20)
-    deadline = time.monotonic() + 20
-    while any(is_running(child) for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def is_running(process: int) -> bool:
-    """Whether a process is there, and not only waited for by whoever adopted it."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.usefixtures("small_shards")

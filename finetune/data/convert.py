@@ -1,0 +1,105 @@
+"""Records → rows: the layout of each file, the columns that were renamed, and the faults of what does not fit."""
+
+from __future__ import annotations
+
+from finetune.config import DataConfig
+from finetune.data import formats
+from finetune.data.check import check
+from finetune.data.faults import FaultLog
+from finetune.data.formats import BadRow, Values
+from finetune.data.read import Record
+from finetune.data.rows import Row
+from finetune.errors import UserError, did_you_mean, listed
+
+
+class Converter:
+    """Turns the records of files into rows; the first record of each file decides on its layout."""
+
+    def __init__(self, data: DataConfig, shapes: tuple[str, ...], faults: FaultLog) -> None:
+        self._data, self._shapes, self._faults = data, shapes, faults
+        self._first: Record | None = None
+        self._layout = ""
+
+    def begin(self, record: Record) -> None:
+        """Find the layout of a file by its first record; raises UserError when it has none."""
+        self._first = record
+        self._layout = self._data.layout or _detect(record, self.values(record), self._data.columns)
+
+    def row(self, record: Record) -> Row | None:
+        """The record as a row that is fit to be learned from; notes its faults when it is not."""
+        if self._first is None or record.file != self._first.file:
+            self.begin(record)
+        values = self.values(record)
+        row = self._row(record, values)
+        if row is None:
+            return None
+        if row.shape not in self._shapes:
+            raise UserError.at(
+                record.where,
+                f"the rows are {row.shape}, and the method learns from {' or '.join(self._shapes)}",
+                "use another file or method",
+                "other-method",
+            )
+        found = list(check(row))
+        for field, what, mend, code in found:
+            self._faults.add(f"{record.where} {self.field(field, values)}", what, mend, code)
+        return None if found else row
+
+    def values(self, record: Record) -> Values:
+        """The record's values under our names of the columns."""
+        return _renamed(record, self._data.columns) if self._data.columns else record.values
+
+    def field(self, field: str, values: Values) -> str:
+        """The column to name for a fault of the row: the layout's own, where it is not called messages."""
+        needs = formats.LAYOUTS[self._layout].needs
+        return needs[-1] if field == "messages" and field not in values else field
+
+    def _row(self, record: Record, values: Values) -> Row | None:
+        try:
+            return formats.convert(self._layout, values)
+        except BadRow as bad:
+            other = None if self._data.layout else formats.detect(values)
+            if self._first and other and other != self._layout:
+                what = f"the row is {other}, but row {self._first.row} of the file is {self._layout}"
+                mend = "keep one layout in a file; data.train takes several files"
+                self._faults.add(record.where, what, mend, "layout-mixed")
+            else:
+                self._faults.add(f"{record.where} {bad.field}", bad.what, bad.mend, bad.code)
+            return None
+
+
+def _renamed(record: Record, columns: dict[str, str]) -> Values:
+    values = dict(record.values)
+    for ours, theirs in columns.items():
+        if theirs in record.values:
+            values.pop(theirs, None) if theirs not in columns else None
+            values[ours] = record.values[theirs]
+    return values
+
+
+def _detect(record: Record, values: Values, columns: dict[str, str]) -> str:
+    # A source that has our names already needs no mapping: `data.columns` may be meant for another one.
+    absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in record.values and ours not in values]
+    if absent:
+        ours, theirs = absent[0]
+        mend = did_you_mean(theirs, record.values, "did you mean {}?") or "set it to one of these"
+        found = f"the row has no column {theirs!r} (it has: {listed(list(record.values))})"
+        raise UserError.at(f"{record.where} data.columns.{ours}", found, mend, "columns-setting")
+    other = formats.other_method(values)
+    if other:
+        raise UserError.at(
+            record.where,
+            f"the rows are {other}, which this method does not learn from",
+            "use another file or method",
+            "other-method",
+        )
+    layout = formats.detect(values)
+    if layout is None:
+        found = listed(list(values)) or "none"
+        raise UserError.at(
+            record.where,
+            f"columns fit no layout (found: {found}; wanted: {formats.wanted_text()})",
+            "name them, such as data.columns.prompt=question data.columns.completion=answer",
+            "layout-unknown",
+        )
+    return layout

@@ -1,0 +1,108 @@
+"""`finetune data check`: the story from the arguments to the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from finetune.data import workers
+from finetune.data.codes import ERROR
+from finetune.data.examine.copies import note_copies, note_leaks
+from finetune.data.examine.gathered import Gathered
+from finetune.data.examine.page import page
+from finetune.data.examine.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
+from finetune.data.examine.result import Result, as_json, conclude, lines
+from finetune.data.examine.settings import MOST_ROWS, CheckSettings, check_settings
+from finetune.data.examine.whole import look_at_all, note_trained
+from finetune.data.load import check_columns
+from finetune.data.read import Source, find_sources
+from finetune.errors import UserError
+from finetune.failures import explained
+from finetune.rundir import write_text
+from finetune.settings.verb import read_verb
+
+PAGE = "data-report.html"
+WITHOUT_MODEL = (
+    "Without a model, templates, masks, stop tokens and lengths in tokens were not looked at: add model=tiny or "
+    "another."
+)
+
+
+def command(arguments: Sequence[str], *, json_output: bool) -> int:
+    """Carry out the verb; 2 when `train` would refuse the rows."""
+    paths, settings = read_verb("data check", CheckSettings(), arguments)
+    check_settings(settings, arguments)
+    target = _target(settings)
+    with explained(target.parent):
+        result = check(paths, settings)
+        write_text(target, page(result))
+    if json_output:
+        print(json.dumps(as_json(result, str(target)), ensure_ascii=False))
+    else:
+        print("\n".join(lines(result, str(target))))
+    return UserError.exit_code if result.count(ERROR) else 0
+
+
+def check(paths: Sequence[str], settings: CheckSettings) -> Result:
+    """Look at every row of the files; raises UserError when they cannot be found or a setting is wrong."""
+    train, held_out = _sources(paths, settings)
+    check_columns(settings.data.columns)
+    waiting = chain(pieces(TRAIN, train, settings.data), pieces(HELD_OUT, held_out, settings.data))
+    gathered = Gathered(settings, compares=bool(held_out))
+    gathered.take(waiting, _processes(settings, (*train, *held_out)))
+    look_at_all(gathered.train, gathered.notes)
+    remarks = [*_compare(gathered, settings), *([] if settings.has_model else [WITHOUT_MODEL])]
+    return conclude(gathered.train, gathered.held_out, gathered.notes, settings, tuple(remarks))
+
+
+def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
+    """Note rows that are nearly the same; says what was left out."""
+    texts, held_texts, near = gathered.texts, gathered.held_texts, settings.check.near
+    if near is False:
+        note_trained(gathered.train, gathered.held_out, gathered.notes)
+        yield "Near-copies were not looked for: leave check.near=false out."
+        return
+    processes = settings.check.processes
+    if len(texts) and len(held_texts):
+        train, held_out, words = gathered.train, gathered.held_out, settings.check.words
+        note_leaks(train, held_out, texts, held_texts, gathered.notes, words=words, processes=processes)
+    if near is None and len(gathered.train.table()) > MOST_ROWS:
+        yield f"Near-copies among more than {MOST_ROWS:,} rows were not looked for: add check.near=true."
+    elif len(texts) > 1:
+        note_copies(gathered.train, texts, gathered.notes, processes)
+
+
+def _target(settings: CheckSettings) -> Path:
+    """Where the page goes; refused before anything is read when nothing can be written there."""
+    folder = Path(settings.check.output).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot be made: {(error.strerror or str(error)).lower()}"
+        raise UserError.at(f"check.output {folder}", what, "name another folder") from error
+    if not os.access(folder, os.W_OK) or (folder / PAGE).is_dir():
+        raise UserError.at(f"check.output {folder}", f"{PAGE} cannot be written there", "name another folder")
+    return folder / PAGE
+
+
+def _sources(paths: Sequence[str], settings: CheckSettings) -> tuple[list[Source], list[Source]]:
+    data = settings.data
+    if paths and data.train != MISSING:
+        raise UserError.at("data.train", "files are given twice, alone and under this key", "keep one of them")
+    if not paths and data.train == MISSING:
+        raise UserError.at("data check", "no files are given", "name some, such as finetune data check my.jsonl")
+    train = find_sources(list(paths) if paths else data.train, "data.train")
+    return train, find_sources(data.eval, "data.eval") if data.eval is not None else []
+
+
+def _processes(settings: CheckSettings, sources: Sequence[Source]) -> int:
+    """As many processes as were asked for, but none without work: starting one costs as much as thousands of rows."""
+    if any(source.on_hub for source in sources):
+        return 1
+    size = sum(path.stat().st_size for source in sources for path in source.files if path.is_file())
+    return max(1, min(settings.check.processes or workers.cores(), size // (2 * PART_BYTES)))

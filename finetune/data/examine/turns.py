@@ -1,0 +1,38 @@
+"""The turns as the file has them: what providers of tuning read in them, and nobody else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetune.data.formats import REASONING, ROLES, Values
+
+READ = frozenset(
+    ("role", "from", "content", "value", "name", "tool_calls", "tool_call_id", "function_call", "weight", *REASONING)
+)
+LISTS = ("messages", "conversations", "prompt", "completion")
+
+
+def turn_findings(values: Values) -> Iterator[tuple[str, str]]:
+    """What is wrong with the keys of the turns that no layout looks at: code and words."""
+    turns = next((values[name] for name in LISTS if isinstance(values.get(name), list)), ())
+    unread: dict[str, None] = {}
+    for number, turn in enumerate(turns, 1):
+        if len(turn) <= 2:
+            continue
+        if "weight" in turn:
+            yield from _weight(turn, number)
+        unread.update((key, None) for key in turn if key not in READ)
+    if unread:
+        yield "key-unread", f"nothing reads {', '.join(sorted(unread))}"
+
+
+def _weight(turn: Values, number: int) -> Iterator[tuple[str, str]]:
+    weight, role = turn["weight"], ROLES.get(str(turn.get("role", turn.get("from"))), "")
+    if weight is None:
+        return
+    if isinstance(weight, bool) or weight not in (0, 1):
+        yield "weight-invalid", f"turn {number} has a weight that is not 0 or 1"
+    elif role != "assistant":
+        yield "weight-invalid", f"turn {number} is {role}'s, and only the assistant's turns have a weight"
+    elif weight == 0:
+        yield "weight-ignored", f"turn {number} has weight 0 and is learned all the same"

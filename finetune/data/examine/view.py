@@ -1,0 +1,94 @@
+"""One row as the checks see it: all that is said in it as one text, and who says which part."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from finetune.data.formats import Values
+from finetune.data.rows import Row, Text
+
+AROUND = 30  # characters shown on each side of what was found
+
+
+class Part(NamedTuple):
+    """What one turn says; its reasoning and its calls are parts of their own."""
+
+    number: int  # of the turn, from 1; 0 for plain text
+    role: str
+    kind: str  # content, reasoning or call
+    text: str
+
+
+class Hit(NamedTuple):
+    """A defect in the text of a row."""
+
+    code: str
+    begin: int
+    end: int
+    what: str
+    shown: bool = True  # whether the text around it may be shown
+
+
+@dataclass(slots=True)
+class View:
+    """One row."""
+
+    row: Row
+    values: Values
+    parts: list[Part]
+    begins: list[int]
+    text: str
+
+    @property
+    def answer(self) -> str:
+        """The last answer; for plain text the text."""
+        return self.row.text if isinstance(self.row, Text) else str(self.row.messages[-1]["content"])
+
+    def answers(self) -> Iterator[tuple[int, str]]:
+        """What the assistant says, with the place in the text at which it begins."""
+        for part, begin in zip(self.parts, self.begins, strict=True):
+            if part.role == "assistant" and part.kind == "content" and part.text:
+                yield begin, part.text
+
+    def asked(self) -> str:
+        """The last thing that the user says."""
+        return next((part.text for part in reversed(self.parts) if part.role == "user"), "")
+
+    def who(self, place: int) -> str:
+        """Who says what stands at a place, as messages name it; nothing for plain text."""
+        part = self.parts[bisect_right(self.begins, place) - 1]
+        kind = "" if part.kind == "content" else f", {part.kind}"
+        return f"turn {part.number} ({part.role}{kind})" if part.number else ""
+
+    def around(self, hit: Hit, text: str) -> str:
+        """The text around a hit, of the same turn; `text` is the row's with what is private masked."""
+        place = bisect_right(self.begins, hit.begin) - 1
+        first = self.begins[place]
+        last = first + len(self.parts[place].text)
+        begin, end = max(first, hit.begin - AROUND), min(last, hit.end + AROUND, hit.begin + 3 * AROUND)
+        return f"{'…' if begin > first else ''}{text[begin:end]}{'…' if end < last else ''}"
+
+
+def view(row: Row, values: Values) -> View:
+    """A row as the checks see it."""
+    parts = [Part(0, "text", "content", row.text)] if isinstance(row, Text) else list(_parts(row.messages))
+    begins, position = [], 0
+    for part in parts:
+        begins.append(position)
+        position += len(part.text) + 1
+    return View(row, values, parts, begins, parts[0].text if len(parts) == 1 else "\n".join([p[3] for p in parts]))
+
+
+def _parts(messages: tuple[dict[str, object], ...]) -> Iterator[Part]:
+    for number, message in enumerate(messages, 1):
+        role = str(message["role"])
+        if len(message) > 2:
+            if "reasoning_content" in message:
+                yield Part(number, role, "reasoning", str(message["reasoning_content"]))
+            if "tool_calls" in message:
+                yield Part(number, role, "call", json.dumps(message["tool_calls"], ensure_ascii=False))
+        yield Part(number, role, "content", str(message["content"]))

@@ -142,7 +142,21 @@ class DataConfig:
     layout: str | None = setting(
         None,
         "Layout of the rows; by default found from their columns.",
-        choices=("messages", "sharegpt", "alpaca", "prompt_completion", "text"),
+        choices=(
+            "messages",
+            "sharegpt",
+            "contents",
+            "alpaca",
+            "dolly",
+            "openorca",
+            "prompt_completion",
+            "prompt_response",
+            "query_response",
+            "question_answer",
+            "problem_solution",
+            "input_output",
+            "text",
+        ),
     )
     split: str = setting("train", "Split of a hub dataset.")
     revision: str | None = setting(None, "Commit, tag or branch of a hub dataset.")

@@ -20,7 +20,7 @@ from finetune.data.sandbox import TemplateFault
 from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
 
-ENCODER_VERSION = 1  # raised whenever the same rows would give other tokens or labels
+ENCODER_VERSION = 2  # raised whenever the same rows would give other tokens or labels
 MASKED = -100
 LONGEST_TAIL = 32  # tokens after the last added token of a prompt that are worth remembering
 MOST_TAILS = 1000
@@ -154,6 +154,10 @@ class Encoder:
                 return _refused(fault)
         if self._learn == "all":
             learned = [(0, len(ids))]
+        elif isinstance(row, Chat) and row.unlearned:
+            answers = [index for index, message in enumerate(row.messages) if message["role"] == "assistant"]
+            pairs = zip(answers[-len(learned) :], learned, strict=True)
+            learned = [span for index, span in pairs if index not in row.unlearned]
         return self._cut(ids, learned, item.unlearned_reasoning)
 
     def _cut(self, ids: list[int], learned: list[Span], unlearned: int) -> Encoded | Refused:

@@ -40,7 +40,7 @@ def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], u
     """
     check_columns(data.columns)
     faults = FaultLog()
-    wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values()}
+    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values()}
     for index, source in enumerate(sources):
         records = read(source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision)
         for record, row in _rows(_noting(records, data.columns, used), Converter(data, shapes, faults)):

@@ -1,35 +1,15 @@
-"""Layouts: how foreign records become rows. A layout is found by its columns; each is an entry in LAYOUTS."""
+"""Turns of a conversation as others write them → messages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from finetune.data.faults import kind_of
-from finetune.data.rows import Chat, Message, Row, Text
+from finetune.data.formats.layout import BadRow, Values
+from finetune.data.formats.parts import apart
+from finetune.data.rows import Chat, Message
 from finetune.errors import did_you_mean, listed
-
-Values = Mapping[str, Any]
-
-
-class BadRow(Exception):
-    """A record that cannot become a row: the field, what is wrong with it, the mend, and the code of the defect."""
-
-    def __init__(self, field: str, what: str, mend: str, code: str = "field-type") -> None:
-        super().__init__(what)
-        self.field, self.what, self.mend, self.code = field, what, mend, code
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way of writing rows."""
-
-    needs: tuple[str, ...]  # columns that every record has
-    may: tuple[str, ...]  # columns that are used where they are
-    convert: Callable[[Values], Row]
-
 
 # Every name that a role goes by → ours.
 ROLES = {
@@ -48,109 +28,9 @@ ROLES = {
 }
 REASONING = ("reasoning_content", "thinking", "reasoning")
 
-# Columns of preference data: rows that have one are not for learning answers.
-PREFERENCES = ("chosen", "rejected")
 
-
-def from_messages(values: Values) -> Row:
-    """OpenAI's messages."""
-    return Chat(_messages(values["messages"], "messages"), _tools(values.get("tools")))
-
-
-def from_sharegpt(values: Values) -> Row:
-    """ShareGPT's conversations, with `system` and `tools` beside them."""
-    messages = _messages(values["conversations"], "conversations")
-    system = values.get("system")
-    if system is not None and _text(system, "system").strip():
-        messages = ({"role": "system", "content": system}, *messages)
-    return Chat(messages, _tools(values.get("tools")))
-
-
-def from_alpaca(values: Values) -> Row:
-    """Alpaca's instruction, input and output, with an optional system text and history of pairs."""
-    instruction, given = _text(values["instruction"], "instruction"), values.get("input")
-    prompt = f"{instruction}\n{_text(given, 'input')}" if given else instruction
-    messages: list[Message] = []
-    if values.get("system"):
-        messages.append({"role": "system", "content": _text(values["system"], "system")})
-    history, pairs = values.get("history") or [], "write it as [[question, answer], …]"
-    if not isinstance(history, list):
-        raise BadRow("history", f"must be a list of pairs, got {kind_of(history)}", pairs, "history-shape")
-    for number, pair in enumerate(history, 1):
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise BadRow(
-                "history", f"entry {number} must be a pair of texts, got {kind_of(pair)}", pairs, "history-shape"
-            )
-        messages += _turns(_text(pair[0], "history"), _text(pair[1], "history"))
-    return Chat((*messages, *_turns(prompt, _text(values["output"], "output"))))
-
-
-def from_prompt_completion(values: Values) -> Row:
-    """A prompt and a completion: two texts, or two lists of messages.
-
-    Two texts become a question and its answer in the model's chat template; only a model without a template
-    sees them as they are, one after the other.
-    """
-    prompt, completion = values["prompt"], values["completion"]
-    tools = _tools(values.get("tools"))
-    if isinstance(prompt, list) or isinstance(completion, list):
-        asked = _messages(prompt, "prompt") if isinstance(prompt, list) else _turns(_text(prompt, "prompt"), "")[:1]
-        if isinstance(completion, list):
-            return Chat((*asked, *_messages(completion, "completion")), tools)
-        return Chat((*asked, {"role": "assistant", "content": _text(completion, "completion")}), tools)
-    return Chat(_turns(_text(prompt, "prompt"), _text(completion, "completion")), tools, plain=True)
-
-
-def from_text(values: Values) -> Row:
-    """Plain text."""
-    return Text(_text(values["text"], "text"))
-
-
-LAYOUTS: dict[str, Layout] = {
-    "messages": Layout(("messages",), ("tools",), from_messages),
-    "sharegpt": Layout(("conversations",), ("system", "tools"), from_sharegpt),
-    "alpaca": Layout(("instruction", "output"), ("input", "system", "history"), from_alpaca),
-    "prompt_completion": Layout(("prompt", "completion"), ("tools",), from_prompt_completion),
-    "text": Layout(("text",), (), from_text),
-}
-
-COLUMNS = frozenset(name for layout in LAYOUTS.values() for name in (*layout.needs, *layout.may))
-
-
-def detect(values: Values) -> str | None:
-    """The layout of a record, or None."""
-    return next((name for name, layout in LAYOUTS.items() if all(key in values for key in layout.needs)), None)
-
-
-def other_method(values: Values) -> str | None:
-    """What a record is made for when not for learning answers: a bad answer must not be learned."""
-    if any(values.get(column) is not None for column in PREFERENCES):
-        return "preference pairs (chosen, rejected)"
-    if isinstance(values.get("label"), bool) and "text" not in values:
-        return "votes (label)"
-    return None
-
-
-def wanted_text() -> str:
-    """The columns that each layout needs, for an error message."""
-    return " or ".join("+".join(layout.needs) for layout in LAYOUTS.values())
-
-
-def missing(layout: str, values: Values) -> list[str]:
-    """The columns that a layout needs and a record lacks."""
-    return [key for key in LAYOUTS[layout].needs if key not in values]
-
-
-def convert(layout: str, values: Values) -> Row:
-    """The record as a row; raises BadRow."""
-    lacking = missing(layout, values)
-    if lacking:
-        what = f"missing (row has: {listed(list(values))})"
-        raise BadRow(lacking[0], what, "add it, or delete the row", "field-missing")
-    return LAYOUTS[layout].convert(values)
-
-
-def _text(value: Any, field: str) -> str:
+def text(value: Any, field: str) -> str:
+    """A value that must be text."""
     if isinstance(value, str):
         return value
     raise BadRow(
@@ -160,21 +40,48 @@ def _text(value: Any, field: str) -> str:
     )
 
 
-def _turns(user: str, assistant: str) -> tuple[Message, Message]:
+def pair(user: str, assistant: str) -> tuple[Message, Message]:
+    """A question and its answer."""
     return {"role": "user", "content": user}, {"role": "assistant", "content": assistant}
 
 
-def _messages(value: Any, field: str) -> tuple[Message, ...]:
+def chat(value: Any, field: str, tools: Any = None, system: Any = None) -> Chat:
+    """A conversation: its turns, what may stand before them, and which answers are not learned."""
+    messages = messages_of(value, field)
+    if system is not None:
+        said = _content(system, 0, "system") or ""
+        messages = ({"role": "system", "content": said}, *messages) if said.strip() else messages
+    return as_chat(messages, field, tools)
+
+
+def as_chat(messages: tuple[Message, ...], field: str, tools: Any) -> Chat:
+    """A conversation of these messages, up to the last answer that is learned."""
+    unlearned = [index for index, message in enumerate(messages) if not message.pop("learned", True)]
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    learned = [index for index in answers if index not in unlearned]
+    if answers and not learned:
+        raise BadRow(
+            field, "every answer has the weight 0", "give one the weight 1, or delete the row", "weight-invalid"
+        )
+    if answers and answers[-1] == len(messages) - 1:
+        messages = messages[: learned[-1] + 1]  # nothing is learned of what follows
+    skipped = tuple(index for index in unlearned if index < len(messages))
+    return Chat(messages, tools_of(tools), unlearned=skipped)
+
+
+def messages_of(value: Any, field: str) -> tuple[Message, ...]:
+    """The turns of a list as messages."""
     if not isinstance(value, list):
         raise BadRow(field, f"must be a list, got {kind_of(value)}", 'such as [{"role": "user", "content": "…"}, …]')
     messages: list[Message] = []
-    for number, turn in enumerate(value, 1):
-        message = _message(turn, number, field)
-        if message.pop("merge", False) and messages and messages[-1]["role"] == "assistant":
-            calls = messages[-1].get("tool_calls", [])
-            messages[-1] = {**messages[-1], "tool_calls": [*calls, *message["tool_calls"]]}
-        else:
-            messages.append(message)
+    for number, given in enumerate(value, 1):
+        for turn in apart(given):
+            message = _message(turn, number, field)
+            if message.pop("merge", False) and messages and messages[-1]["role"] == "assistant":
+                calls = messages[-1].get("tool_calls", [])
+                messages[-1] = {**messages[-1], "tool_calls": [*calls, *message["tool_calls"]]}
+            else:
+                messages.append(message)
     return tuple(messages)
 
 
@@ -201,6 +108,8 @@ def _message(turn: Any, number: int, field: str) -> Message:
     message: Message = {"role": role, "content": content or ""}
     if role == "assistant":
         _add_answer_parts(message, turn, number, field)
+        if not _is_learned(turn, number, field):
+            message["learned"] = False
     if content is None and "tool_calls" not in message:
         has = "is null" if "content" in turn or "value" in turn else f"is missing (it has: {listed(list(turn))})"
         raise BadRow(field, f"turn {number} content {has}", "fill it in, or delete the turn", "content-missing")
@@ -244,6 +153,18 @@ def _add_answer_parts(message: Message, turn: Values, number: int, field: str) -
         message["tool_calls"] = [_call(call, number, field) for call in calls]
 
 
+def _is_learned(turn: Values, number: int, field: str) -> bool:
+    """What `weight` (0 or 1) or `train` say of an answer."""
+    for key, allowed in (("weight", (0, 1)), ("train", (False, True))):
+        value = turn.get(key)
+        if value is not None and (isinstance(value, str) or value not in allowed):
+            what = f"turn {number} {key} must be {allowed[0]} or {allowed[1]}, got {value!r}"
+            raise BadRow(field, what, "0 learns nothing of the answer", "weight-invalid")
+        if value is not None:
+            return bool(value)
+    return True
+
+
 def _part_text(value: Any, what: str, field: str) -> str:
     if isinstance(value, str):
         return value
@@ -280,7 +201,8 @@ def _call(call: Any, number: int, field: str) -> dict[str, Any]:
     return {"id": call["id"], **found} if isinstance(call.get("id"), str) else found
 
 
-def _tools(value: Any) -> tuple[dict[str, Any], ...]:
+def tools_of(value: Any) -> tuple[dict[str, Any], ...]:
+    """Descriptions of tools, in one form."""
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
@@ -299,5 +221,7 @@ def _tools(value: Any) -> tuple[dict[str, Any], ...]:
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
             mend = 'write {"name": …, "parameters": {…}}'
             raise BadRow("tools", f"entry {number} has no name", mend, "tool-shape")
+        if "input_schema" in inner:  # as Anthropic writes it
+            inner = {"parameters" if key == "input_schema" else key: part for key, part in inner.items()}
         tools.append({"type": "function", "function": inner})
     return tuple(tools)

@@ -132,7 +132,21 @@ class RowsConfig:
     layout: str | None = setting(
         None,
         "Layout of the rows; by default found from their columns.",
-        choices=("messages", "sharegpt", "alpaca", "prompt_completion", "text"),
+        choices=(
+            "messages",
+            "sharegpt",
+            "contents",
+            "alpaca",
+            "dolly",
+            "openorca",
+            "prompt_completion",
+            "prompt_response",
+            "query_response",
+            "question_answer",
+            "problem_solution",
+            "input_output",
+            "text",
+        ),
     )
     split: str = setting("train", "Split of a hub dataset.")
     revision: str | None = setting(None, "Commit, tag or branch of a hub dataset.")
@@ -169,6 +183,10 @@ class DataConfig(GroupedRowsConfig):
         False, "Train although training rows stand in `data.eval` or `data.benchmarks`; the report then says so."
     )
     weights: list[float] = setting([], "How often the rows of each source in `data.train` are seen in one epoch.")
+    counts: list[int] = setting(
+        [],
+        "Rows of each source in `data.train` in one epoch, chosen by seed; more than a source has repeat its rows.",
+    )
     max_length: int | None = setting(None, "Longest row in tokens; by default the model's context.", low=2)
     on_long: str = setting("fail", "What happens to rows over `data.max_length`.", choices=("fail", "truncate", "drop"))
 

@@ -92,8 +92,8 @@ TABLE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("assistant-first", ERROR, "The assistant speaks before the user.", "Begin with a user turn."),
         ("role-repeated", ERROR, "One role speaks twice in a row.", "Join the two turns."),
         ("last-turn", ERROR, "The last turn is not the assistant's.", "End with the answer to be learned."),
-        ("weight-invalid", WARNING, "The `weight` of a turn is not 0 or 1, or not the assistant's.", "Correct it."),
-        ("weight-ignored", WARNING, "A turn of weight 0: `train` does not read weights.", "Use method.learn=last."),
+        ("weight-invalid", ERROR, "The `weight` of an answer is not 0 or 1, or all are 0.", "Correct it."),
+        ("weight-ignored", WARNING, "A weight of a turn that is not the assistant's.", "Leave it out."),
         ("key-unread", INFO, "Keys of a turn that nothing reads.", "Nothing, unless they matter to you."),
     ),
     "tool": (

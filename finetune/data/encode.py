@@ -8,10 +8,13 @@ is a piece of its own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune.data.pieces import Pieces, Tokens
 from finetune.data.rows import Chat, Message, Row, Text
 from finetune.data.sandbox import TemplateFault
 from finetune.data.spans import Marker, Rendered, Unrollable
@@ -69,6 +72,7 @@ class Encoder:
             raise ValueError(f"learn must be one of {LEARN}, not {learn!r}")
         self._tokenizer, self._learn, self.max_length = tokenizer, learn, max_length
         self._backend = tokenizer.backend_tokenizer
+        self._pieces = Pieces(self._backend)
         self._given_stop_ids = tuple(stop_ids)
         self._template: Template | None = None
         self._marker: Marker | None = None
@@ -113,13 +117,13 @@ class Encoder:
         self._backend.no_truncation()
         marked = self._mark(rows)
         texts = [item.text for item in marked if isinstance(item, Rendered)]
-        encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
+        tokenised = iter(self._pieces.encode(texts))
         results: list[Encoded | Refused] = []
         for row, item in zip(rows, marked, strict=True):
             if isinstance(item, TemplateFault):
                 results.append(_refused(item))
                 continue
-            results.append(self._label(row, item, next(encodings)))
+            results.append(self._label(row, item, next(tokenised)))
         return results
 
     def _mark(self, rows: Sequence[Row]) -> list[Rendered | TemplateFault]:
@@ -140,16 +144,20 @@ class Encoder:
         """A prompt and completion for a model without a template: joined as they are."""
         return isinstance(row, Chat) and row.plain and not self._tokenizer.chat_template
 
-    def _label(self, row: Row, item: Rendered, encoding: Any) -> Encoded | Refused:
+    def _label(self, row: Row, item: Rendered, tokens: Tokens) -> Encoded | Refused:
         if isinstance(row, Text) or self._is_bare(row):
-            ids, learned = self._bare_tokens(item, encoding)
+            ids, learned = self._bare_tokens(item, tokens)
         else:
             try:
-                ids, learned = self._token_spans(item.text, item.spans, encoding)
+                ids, learned = self._token_spans(item.text, item.spans, tokens)
             except TemplateFault as fault:
                 return _refused(fault)
         if self._learn == "all":
             learned = [(0, len(ids))]
+        elif isinstance(row, Chat) and row.unlearned:
+            answers = [index for index, message in enumerate(row.messages) if message["role"] == "assistant"]
+            pairs = zip(answers[-len(learned) :], learned, strict=True)
+            learned = [span for index, span in pairs if index not in row.unlearned]
         return self._cut(ids, learned, item.unlearned_reasoning)
 
     def _cut(self, ids: list[int], learned: list[Span], unlearned: int) -> Encoded | Refused:
@@ -166,9 +174,9 @@ class Encoder:
             labels[begin:end] = ids[begin:end]
         return Encoded(ids[:most], labels[:most], length, unlearned)
 
-    def _bare_tokens(self, item: Rendered, encoding: Any) -> tuple[list[int], list[Span]]:
+    def _bare_tokens(self, item: Rendered, tokens: Tokens) -> tuple[list[int], list[Span]]:
         """Plain text: the tokenizer's own beginning, the text, and the end token."""
-        ids, first = list(encoding.ids), 0
+        ids, first = tokens.ids, 0
         eos = self._tokenizer.eos_token_id
         end = [] if eos is None else [eos]
         if item.spans and item.spans[0][0]:
@@ -179,31 +187,34 @@ class Encoder:
         ids = [*self._bos, *ids, *end]
         return ids, [(first, len(ids))]
 
-    def _token_spans(self, text: str, spans: Sequence[Span], encoding: Any) -> tuple[list[int], list[Span]]:
+    def _token_spans(self, text: str, spans: Sequence[Span], tokens: Tokens) -> tuple[list[int], list[Span]]:
         """The ids of a conversation and which of them are learned."""
-        found = []
+        found, ids = [], tokens.ids
+        if any(tokens.at(place) is None for span in spans for place in span):
+            tokens = self._pieces.whole([text])[0]  # which knows places inside of pieces too
         for begin, end in spans:
-            first, last = _token_at(encoding, begin, len(text)), _token_at(encoding, end, len(text))
-            if first is not None and last is not None and self._asks_alike(encoding, text, begin, first):
+            first, last = tokens.at(begin), tokens.at(end)
+            if first is not None and last is not None and self._asks_alike(tokens, text, begin, first):
                 found.append((first, last))
             elif (begin, end) != spans[-1]:
                 raise Unrollable("an answer melts into its prompt")
             else:
                 return self._in_pieces(text, begin, end, found)
-        return list(encoding.ids), found
+        return ids, found
 
-    def _asks_alike(self, encoding: Any, text: str, begin: int, first: int) -> bool:
+    def _asks_alike(self, tokens: Tokens, text: str, begin: int, first: int) -> bool:
         """Whether the tokens before an answer are those that its prompt has when it stands alone.
 
         Some tokenizers look ahead: they cut two line breaks apart only when a word follows. Text after an
         added token is tokenised by itself, so it is enough to try the prompt from its last added token on.
         """
-        ids, place = encoding.ids, first - 1
+        ids, place = tokens.ids, first - 1
         while place >= 0 and ids[place] not in self._added:
             place -= 1
-        if place < 0 or first - place > LONGEST_TAIL:
+        start = tokens.place(place) if place >= 0 else None
+        if start is None or first - place > LONGEST_TAIL:
             return bool(self._ids(text[:begin]) == ids[:first])
-        tail = text[encoding.token_to_chars(place)[0] : begin]
+        tail = text[start:begin]
         if len(self._tails) > MOST_TAILS:
             self._tails.clear()
         if tail not in self._tails:
@@ -231,6 +242,12 @@ class Encoder:
         return ids
 
 
+def tokenizer_digest(tokenizer: Any) -> str:
+    """A hash of all that a tokenizer and its template do."""
+    parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def _refused(fault: TemplateFault) -> Refused:
     return Refused("unrollable" if isinstance(fault, Unrollable) else "template", fault.what, fault.mend)
 
@@ -241,17 +258,3 @@ def _bare(row: Row) -> Rendered:
     prompt = "".join(message["content"] for message in row.messages[:-1])
     text = prompt + row.messages[-1]["content"]
     return Rendered(text, ((len(prompt), len(text)),))
-
-
-def _token_at(encoding: Any, place: int, length: int) -> int | None:
-    """The token that begins exactly at a character, or None when one lies across it."""
-    if place >= length:
-        return len(encoding.ids)
-    token = encoding.char_to_token(place)
-    if token is None:
-        return None
-    begin = encoding.token_to_chars(token)[0]
-    if begin != place or token == 0:
-        return token if begin == place else None
-    before = encoding.token_to_chars(token - 1)
-    return token if before is not None and before[1] == place else None

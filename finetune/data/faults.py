@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finetune.errors import SHOWN_FAULTS, Fault, UserError
 
 
@@ -17,6 +19,11 @@ class FaultLog:
         self.total += 1
         if len(self.faults) < SHOWN_FAULTS:
             self.faults.append(Fault(where, what, mend, code))
+
+    def extend(self, faults: Sequence[Fault], total: int) -> None:
+        """Take over what another log kept and counted."""
+        self.total += total
+        self.faults += faults[: SHOWN_FAULTS - len(self.faults)]
 
     def raise_any(self) -> None:
         """Raise everything noted so far as one error."""

@@ -46,26 +46,17 @@ class Checked:
 
 def load(
     sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str], seen: set[str]
-) -> list[Loaded]:
-    """Every row of the sources; raises all their faults at once.
+) -> Iterator[Loaded]:
+    """Every row of the sources; raises all their faults after the last one.
 
     Notes in `used` which of `data.columns` they have, and in `seen` which of `data.group_by`.
     """
     faults = FaultLog()
-    loaded = [
-        Loaded(
-            to_json(item.row),
-            item.row.shape,
-            item.record.file,
-            item.record.row,
-            item.source,
-            isinstance(item.row, Chat) and item.row.plain,
-            groups_of(item.record, data.group_by),
-        )
-        for item in read_rows(sources, data, shapes, used, seen, faults, also=data.group_by)
-    ]
+    for item in read_rows(sources, data, shapes, used, seen, faults, also=data.group_by):
+        plain = isinstance(item.row, Chat) and item.row.plain
+        place = (item.record.file, item.record.row, item.source)
+        yield Loaded(to_json(item.row), item.row.shape, *place, plain, groups_of(item.record, data.group_by))
     faults.raise_any()
-    return loaded
 
 
 def read_rows(
@@ -85,7 +76,7 @@ def read_rows(
     `others` asks for every column there is.
     """
     check_columns(data.columns)
-    wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values(), *also}
+    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *also}
     for index, source in enumerate(sources):
         records = read(
             source,

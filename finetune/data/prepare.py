@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,18 @@ from finetune.config import DataConfig
 from finetune.data import prepared, store
 from finetune.data.benchmarks import Passage, find_benchmarks, read_benchmarks
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
-from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
+from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
 from finetune.data.leaks import Compared, check_leaks
-from finetune.data.load import Loaded, check_groups, check_hub, check_used, load
+from finetune.data.load import check_groups, check_hub, check_used, load
 from finetune.data.order import row_order
 from finetune.data.prepared import Allowed, PreparedData, SplitFacts, said_allowed
 from finetune.data.read import Source, find_sources
-from finetune.data.rows import Chat, Row, compared, from_json, to_json, unrolled
+from finetune.data.rows import Row, compared, from_json
 from finetune.data.sandbox import TemplateFault
+from finetune.data.shards import Counts, Job, SplitPlan, encode_splits
 from finetune.data.split import Splitter, duplicates, repeat
+from finetune.data.spool import Indices, Spool, SpoolWriter, add_to_digest
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "read_rows"]
 
-BATCH = 256  # rows that are rendered and tokenised together
+
+MOST_COUNTED = 100_000_000  # rows of one source in an epoch
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Settings:
     seed: int
     stop_ids: tuple[int, ...]
     tokenizer: str  # hash of tokenizer and template
+
+    @property
+    def job(self) -> Job:
+        """How the rows are encoded."""
+        return Job(self.learn, self.max_length, self.stop_ids, self.data.on_long)
 
     def digest(self, *more: str) -> str:
         """A hash of these settings and of whatever else is given."""
@@ -77,27 +86,35 @@ def prepare(
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
     benchmarks = find_benchmarks(data.benchmarks)
     _check_settings(data, train, held)
-    identity = _tokenizer_digest(tokenizer)
-    settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), identity)
+    settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), tokenizer_digest(tokenizer))
     root = Path(cache)
     files = [prepared.files_digest(sources) for sources in (train, held, benchmarks)]
     key = settings.digest(*map(str, files)) if None not in files else None
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
-    used, seen = set[str](), set[str]()
-    rows, held_rows = load(train, data, shapes, used, seen), load(held, data, shapes, used, seen)
-    check_used(data.columns, used)
-    check_groups(data.group_by, seen)
-    exams = read_benchmarks(benchmarks)
-    folder = root / settings.digest(_rows_digest(rows), _rows_digest(held_rows), _texts_digest(exams))
-    result = prepared.read(folder)
-    if result is None:
-        job = _Job(folder, rows, held_rows, exams, settings, tokenizer)
-        result = prepared.write(folder, job.fill)
+    encoder = settings.job.encoder(tokenizer)
+    with prepared.scratch(root) as folder:
+        rows, held_rows = _spooled(folder, settings, train, held)
+        work = _Job(root, folder, rows, held_rows, read_benchmarks(benchmarks), settings, tokenizer, encoder)
+        result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
-        prepared.remember(root, key, folder.name)
+        prepared.remember(root, key, work.folder.name)
     return result
+
+
+def _spooled(folder: Path, settings: Settings, train: Sequence[Source], held: Sequence[Source]) -> tuple[Spool, Spool]:
+    """The checked rows to train on and those held out, each in a file."""
+    used, seen = set[str](), set[str]()
+    spools = []
+    for name, sources in (("train", train), ("held_out", held)):
+        writer = SpoolWriter(folder / f"{name}.rows")
+        for row in load(sources, settings.data, settings.shapes, used, seen):
+            writer.add(row)
+        spools.append(writer.close())
+    check_used(settings.data.columns, used)
+    check_groups(settings.data.group_by, seen)
+    return spools[0], spools[1]
 
 
 def open_rows(split: SplitFacts) -> datasets.Dataset:
@@ -131,34 +148,42 @@ def lengths(split: SplitFacts) -> NDArray[np.int32]:
 
 def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[Source]) -> None:
     check_hub(data, [*sources, *held])
-    if data.weights and len(data.weights) != len(sources):
-        what = f"{len(data.weights)} weights for {len(sources)} sources in data.train"
-        raise UserError.at("data.weights", what, "give one for each source")
+    if data.weights and data.counts:
+        raise UserError.at("data.counts", "is set together with data.weights", "keep one of them")
+    for key, values in (("weights", data.weights), ("counts", data.counts)):
+        if values and len(values) != len(sources):
+            what = f"{len(values)} {key} for {len(sources)} sources in data.train"
+            raise UserError.at(f"data.{key}", what, "give one for each source")
     if any(not 0 < weight <= 1000 for weight in data.weights):
         what = f"must be above 0 and at most 1000, got {data.weights}"
         raise UserError.at("data.weights", what, "1 sees every row of a source once an epoch")
+    if any(not 0 < count <= MOST_COUNTED for count in data.counts):
+        what = f"must be above 0 and at most {MOST_COUNTED:,}, got {data.counts}"
+        raise UserError.at("data.counts", what, "give the rows of each source in one epoch, or leave the source out")
 
 
-def _weighted(rows: Sequence[Loaded], weights: Sequence[float], seed: int) -> list[Loaded]:
-    found = repeat(rows, weights, seed)
-    lost = sorted({row.source for row in rows} - {row.source for row in found})
-    if lost:
-        what = f"{weights[lost[0]]} leaves none of the {sum(row.source == lost[0] for row in rows)} rows"
-        mend = "use a larger weight, or leave the source out"
-        raise UserError.at("data.weights", f"{what} of source {lost[0] + 1} in data.train", mend)
-    return found
+def _mixed(rows: Spool, kept: Indices, data: DataConfig, seed: int) -> Indices:
+    """The rows of one epoch, by their places."""
+    if not data.weights and not data.counts:
+        return kept
+    sources = len(data.weights or data.counts)
+    there = np.bincount(rows.column("source")[kept], minlength=sources).tolist()
+    counts = data.counts or [int(w) * own + round(w % 1.0 * own) for w, own in zip(data.weights, there, strict=True)]
+    for source, (count, own) in enumerate(zip(counts, there, strict=True)):
+        if own and not count:
+            what = f"{data.weights[source]} leaves none of the {own} rows of source {source + 1} in data.train"
+            raise UserError.at("data.weights", what, "use a larger weight, or leave the source out")
+        if data.counts and not own:
+            what = f"source {source + 1} in data.train has no rows left to take {count} of: all are held out"
+            raise UserError.at("data.counts", what, "leave the source out, or lower data.eval_share")
+    return repeat(rows, kept, counts, seed)
 
 
-def _tokenizer_digest(tokenizer: Any) -> str:
-    parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map, tokenizer.chat_template]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _rows_digest(rows: Sequence[Loaded]) -> str:
+def _rows_digest(rows: Spool, indices: Indices) -> str:
     digest = hashlib.sha256()
-    for row in rows:
-        groups = f"\0{row.groups}" if any(row.groups) else ""
-        digest.update(f"{row.source}\0{row.json}{groups}\n".encode())
+    for part in rows.parts(indices):
+        for row in part:
+            add_to_digest(digest, row)
     return digest.hexdigest()
 
 
@@ -166,83 +191,111 @@ def _texts_digest(texts: Sequence[Passage]) -> str:
     return hashlib.sha256("\0".join(passage.text for passage in texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _facts(counts: Counts, path: Path) -> SplitFacts:
+    """What a split holds, and where it will lie."""
+    names = ("rows", "tokens", "supervised", "longest", "truncated", "dropped")
+    rows, tokens, supervised, longest, truncated, dropped = (getattr(counts, name) for name in names)
+    return SplitFacts(str(path), rows, tokens, supervised, longest, truncated, dropped)
+
+
 @dataclass(frozen=True)
 class _Job:
     """All that is needed to fill a folder with prepared rows."""
 
-    folder: Path
-    rows: list[Loaded]
-    held_rows: list[Loaded]
+    root: Path
+    scratch: Path
+    rows: Spool
+    held_rows: Spool
     benchmarks: list[Passage]
     settings: Settings
     tokenizer: Any
+    encoder: Encoder
+
+    @property
+    def folder(self) -> Path:
+        """Where the prepared rows will lie."""
+        return self.root / self.settings.digest(self.rows.digest, self.held_rows.digest, _texts_digest(self.benchmarks))
 
     def fill(self, temporary: Path) -> PreparedData:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
-        data, seed = self.settings.data, self.settings.seed
         parts = self._split()
-        kept, held, origin = parts.train, parts.held_out, parts.origin
-        contamination = self._check_leaks(kept)
-        encoder = Encoder(self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids)
-        self._check_template(encoder)
-        faults = FaultLog()
-        train = _Split(temporary / "train", encoder, data.on_long, faults)
-        train.encode(_weighted(kept, data.weights, seed))
-        other = _Split(temporary / "held_out", encoder, data.on_long, faults) if held else None
-        if other:
-            other.encode(held)
-        faults.raise_any()
+        contamination = self._check_leaks(parts.train)
+        self._check_template(self.encoder)
+        mixed, held = _mixed(self.rows, parts.train, self.settings.data, self.settings.seed), parts.held_out
+        train, other = self._encoded(
+            SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", parts.held_rows, held)
+        )
         return PreparedData(
             folder=str(self.folder),
-            shape="chat" if any(row.shape == "chat" for row in self.rows) else "text",
-            train=train.facts(self.folder),
-            held_out=other.facts(self.folder) if other else None,
-            held_out_from=origin,
+            shape="chat" if "chat" in self.rows.shapes else "text",
+            train=_facts(train, self.folder / "train"),
+            held_out=_facts(other, self.folder / "held_out") if len(held) else None,
+            held_out_from=parts.origin,
             fingerprint=self.folder.name,
-            held_out_fingerprint=_rows_digest(held) if held else None,
-            warnings=(*parts.warnings, *self._warnings(contamination, train, encoder)),
+            held_out_fingerprint=_rows_digest(parts.held_rows, held) if len(held) else None,
+            warnings=(*parts.warnings, *self._warnings(contamination, train, self.encoder)),
             contamination=contamination,
-            stop_ids=encoder.stop_ids,
+            mixture=tuple((rows, tokens) for rows, tokens in train.mixture),
+            stop_ids=self.encoder.stop_ids,
         )
 
+    def _encoded(self, *plans: SplitPlan) -> list[Counts]:
+        """The splits written, and what became of the rows of each; every fault of theirs is raised at once."""
+        job, scratch = self.settings.job, self.scratch
+        shards = iter(encode_splits(plans, job, self.tokenizer, self.encoder, scratch))
+        faults, results = FaultLog(), []
+        for plan in plans:
+            total = Counts()
+            for counts in islice(shards, plan.files):
+                total.add(counts)
+            faults.extend(total.faults, total.faulty)
+            if len(plan.indices) and not total.rows and not faults.total:
+                what = f"all {len(plan.indices)} rows of the split {plan.folder.name} are over data.max_length"
+                mend = "raise data.max_length, or set data.on_long=truncate"
+                faults.add(plan.spool[int(plan.indices[0])].file, f"{what} and were dropped", mend)
+            if plan.files:
+                store.describe(plan.folder, self.folder.name, plan.files)
+            results.append(total)
+        faults.raise_any()
+        return results
+
     def _split(self) -> _Parts:
-        if self.held_rows:
-            return _Parts(self.rows, self.held_rows, "files")
+        every = np.arange(len(self.rows))
+        if len(self.held_rows):
+            return _Parts(every, self.held_rows, np.arange(len(self.held_rows)), "files")
         data = self.settings.data
         if data.eval_share <= 0:
-            return _Parts(self.rows, [], "none")
+            return _Parts(every, self.rows, every[:0], "none")
         splitter = Splitter(data.eval_share, self.settings.seed, data.contamination_words, data.group_by)
         for row in self.rows:
             splitter.add(from_json(row.json), row.groups)
         split = splitter.split()
-        train, held, out = (
-            [row for row, side in zip(self.rows, split.sides, strict=True) if side == wanted]
-            for wanted in (TRAIN, HELD_OUT, LEFT_OUT)
-        )
-        return _Parts(train, held, "split" if held else "none", tuple(_split_warnings(out, split.clusters)))
+        train, held, out = (np.flatnonzero(split.sides == side) for side in (TRAIN, HELD_OUT, LEFT_OUT))
+        warnings = tuple(_split_warnings(self.rows, out, split.clusters))
+        return _Parts(train, self.rows, held, "split" if len(held) else "none", warnings)
 
-    def _check_leaks(self, train: Sequence[Loaded]) -> tuple[Allowed, ...]:
+    def _check_leaks(self, train: Indices) -> tuple[Allowed, ...]:
         """Refuse rows that are both trained and measured on, or count them where that is allowed."""
         data, exams = self.settings.data, self.benchmarks
         measured = [
-            _compared("data.eval", self.held_rows),
+            _compared("data.eval", self.held_rows, np.arange(len(self.held_rows))),
             Compared("data.benchmarks", [exam.text for exam in exams], lambda index: exams[index].where),
         ]
         measured = [part for part in measured if part.texts]
         if not measured:
             return ()
         words, allowed = data.contamination_words, data.allow_contamination
-        return check_leaks(_compared("data.train", train), measured, words=words, allowed=allowed)
+        return check_leaks(_compared("data.train", self.rows, train), measured, words=words, allowed=allowed)
 
     def _check_template(self, encoder: Encoder) -> None:
         """Refuse conversations at once, and not row by row, when there is no template that works."""
-        if any(row.shape == "chat" and not row.plain for row in (*self.rows, *self.held_rows)):
+        if self.rows.needs_template or self.held_rows.needs_template:
             try:
                 encoder.template  # noqa: B018  # read, compiled and tried when first asked for
             except TemplateFault as fault:
                 raise UserError.at("model.chat_template", fault.what, fault.mend) from fault
 
-    def _warnings(self, contamination: tuple[Allowed, ...], train: _Split, encoder: Encoder) -> Iterator[str]:
+    def _warnings(self, contamination: tuple[Allowed, ...], train: Counts, encoder: Encoder) -> Iterator[str]:
         repeated = duplicates(self.rows)
         if repeated:
             yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"
@@ -258,7 +311,7 @@ class _Job:
                 f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} "
                 "answers, which are learned without it; use a template that writes it"
             )
-        if any(row.shape == "chat" for row in self.rows) and self.tokenizer.chat_template:
+        if "chat" in self.rows.shapes and self.tokenizer.chat_template:
             known = {*self.settings.stop_ids, self.tokenizer.eos_token_id}
             new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
             if new:
@@ -267,83 +320,24 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Rows to train on, rows held out, and where the latter come from."""
+    """Rows to train on, by their places; rows held out, and in which file they lie; where the latter come from."""
 
-    train: list[Loaded]
-    held_out: list[Loaded]
+    train: Indices
+    held_rows: Spool
+    held_out: Indices
     origin: str
     warnings: tuple[str, ...] = ()
 
 
-def _compared(key: str, rows: Sequence[Loaded]) -> Compared:
-    return Compared(key, [compared(from_json(row.json)) for row in rows], lambda index: rows[index].where)
+def _compared(key: str, rows: Spool, places: Indices) -> Compared:
+    texts = rows.texts(lambda text: compared(from_json(text)), places)
+    return Compared(key, texts, lambda index: rows[int(places[index])].where)
 
 
-def _split_warnings(left_out: Sequence[Loaded], clusters: Clusters) -> Iterator[str]:
-    if left_out:
-        first = left_out[0].where
+def _split_warnings(rows: Spool, left_out: Indices, clusters: Clusters) -> Iterator[str]:
+    if len(left_out):
+        first = rows[int(left_out[0])].where
         what = f"{len(left_out)} rows share something with rows of both sides of the split (the first is {first})"
         yield f"data.train: {what} and are left out; `finetune data split` lists them"
     if not clusters.held_out:
         yield "data.train: all rows belong together (copies, one question or one group), so none is held out"
-
-
-class _Split:
-    """One split while it is written."""
-
-    def __init__(self, folder: Path, encoder: Encoder, on_long: str, faults: FaultLog) -> None:
-        self._name, self._encoder, self._on_long, self._faults = folder.name, encoder, on_long, faults
-        self._writer = store.SplitWriter(folder)
-        self.truncated = self.dropped = self.unrolled = self.unlearned_reasoning = 0
-
-    def encode(self, rows: Sequence[Loaded]) -> None:
-        """Encode and write the rows; what cannot be learned from is noted as a fault."""
-        for begin in range(0, len(rows), BATCH):
-            batch = rows[begin : begin + BATCH]
-            kept = [(self._take(row, item), text) for row, item, text in self._results(batch)]
-            self._writer.write([(item.input_ids, item.labels, text) for item, text in kept if item])
-        self._writer.close()
-        if rows and not self._writer.rows and not self._faults.total:
-            what = f"all {len(rows)} rows of the split {self._name} are over data.max_length and were dropped"
-            self._faults.add(rows[0].file, what, "raise data.max_length, or set data.on_long=truncate")
-
-    def _results(self, batch: Sequence[Loaded]) -> Iterator[tuple[Loaded, Encoded | Refused, str]]:
-        """Each row encoded, or in its place the parts of a conversation that had to be unrolled."""
-        rows = [from_json(row.json) for row in batch]
-        for place, row, result in zip(batch, rows, self._encoder.encode(rows), strict=True):
-            if isinstance(row, Chat) and isinstance(result, Refused) and result.kind == "unrollable":
-                self.unrolled += 1
-                parts = unrolled(row)
-                for part, item in zip(parts, self._encoder.encode(parts), strict=True):
-                    yield place, item, to_json(part)
-            else:
-                yield place, result, place.json
-
-    def _take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
-        """The row if it is kept; counts and notes it if not."""
-        is_long = result.kind == "long" if isinstance(result, Refused) else result.truncated
-        if is_long and self._on_long == "drop":
-            self.dropped += 1
-        elif is_long and self._on_long == "fail":
-            what = f"{result.length:,} tokens, over data.max_length={self._encoder.max_length:,}"
-            self._faults.add(row.where, what, "raise it, or set data.on_long=truncate or data.on_long=drop")
-        elif isinstance(result, Refused):
-            self._faults.add(row.where, result.what, result.mend)
-        else:
-            self.truncated += is_long
-            self.unlearned_reasoning += result.unlearned_reasoning
-            return result
-        return None
-
-    def facts(self, folder: Path) -> SplitFacts:
-        """What the split holds, and where it will lie."""
-        writer = self._writer
-        return SplitFacts(
-            path=str(folder / self._name),
-            rows=writer.rows,
-            tokens=writer.tokens,
-            supervised_tokens=writer.supervised,
-            longest=writer.longest,
-            truncated=self.truncated,
-            dropped=self.dropped,
-        )

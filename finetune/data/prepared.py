@@ -8,15 +8,20 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.data.read import Source
 
+SCRATCH = ".scratch-"
+SCRATCH_SECONDS = 60  # a folder younger than this may not be locked yet by the process that made it
 FACTS_FILE = "prepared.json"  # written last: a folder without it is not whole
 
 
@@ -55,6 +60,7 @@ class PreparedData:
     fingerprint: str  # of everything that decides the tokens: rows, template, tokenizer, settings
     held_out_fingerprint: str | None
     warnings: tuple[str, ...] = ()
+    mixture: tuple[tuple[int, int], ...] = ()  # rows and tokens of each source that is trained on
     stop_ids: tuple[int, ...] = ()  # the tokens that end an answer: generation must stop at each of them
     contamination: tuple[Allowed, ...] = ()  # rows on which the model is measured and that are trained on too
 
@@ -113,11 +119,17 @@ def read(folder: Path) -> PreparedData | None:
         if train is None:
             return None
         kept |= {"folder": str(folder), "train": train, "held_out": held_out}
-        kept |= {"warnings": tuple(kept["warnings"]), "stop_ids": tuple(kept["stop_ids"])}
-        kept |= {"contamination": tuple(Allowed(**entry) for entry in kept["contamination"])}
-        return PreparedData(**kept)
+        return PreparedData(**(kept | tuples(kept)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def tuples(kept: dict[str, Any]) -> dict[str, Any]:
+    """What was written as lists, as it was before."""
+    mixture = tuple((rows, tokens) for rows, tokens in kept["mixture"])
+    contamination = tuple(Allowed(**entry) for entry in kept["contamination"])
+    plain = {name: tuple(kept[name]) for name in ("warnings", "stop_ids")}
+    return {**plain, "mixture": mixture, "contamination": contamination}
 
 
 def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:
@@ -146,6 +158,35 @@ def write(folder: Path, make: Callable[[Path], PreparedData]) -> PreparedData:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return prepared
+
+
+@contextmanager
+def scratch(root: Path) -> Iterator[Path]:
+    """A folder under `root` for rows on their way to tokens, gone afterwards; so are those of processes that died."""
+    with _made(root):
+        _sweep(root)
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=root))
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what processes that were killed have left: nobody holds its lock."""
+    for folder in root.glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime < SCRATCH_SECONDS:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager

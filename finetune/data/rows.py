@@ -21,6 +21,7 @@ class Chat:
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     plain: bool = False  # came as a prompt and a completion, so it needs no chat template where there is none
+    unlearned: tuple[int, ...] = ()  # places of answers that are not learned
     last: bool = False  # only the last answer is learned: the part of a conversation up to one of its answers
 
     shape = "chat"
@@ -48,6 +49,8 @@ def to_json(row: Row) -> str:
         content = {"messages": row.messages}
         if row.tools:
             content["tools"] = row.tools
+        if row.unlearned:
+            content["unlearned"] = row.unlearned
         for flag in ("plain", "last"):
             if getattr(row, flag):
                 content[flag] = True
@@ -60,13 +63,15 @@ def from_json(text: str) -> Row:
     if "text" in content:
         return Text(content["text"])
     flags = {flag: content.get(flag, False) for flag in ("plain", "last")}
-    return Chat(tuple(content["messages"]), tuple(content.get("tools", ())), **flags)
+    unlearned = tuple(content.get("unlearned", ()))
+    return Chat(tuple(content["messages"]), tuple(content.get("tools", ())), unlearned=unlearned, **flags)
 
 
 def unrolled(row: Chat) -> list[Chat]:
-    """The conversation as one row for each of its answers, each to be learned as the last of its row."""
-    ends = [index + 1 for index, message in enumerate(row.messages) if message["role"] == "assistant"]
-    return [replace(row, messages=row.messages[:end], last=True) for end in ends]
+    """The conversation as one row for each answer that is learned, each to be learned as the last of its row."""
+    answers = [index for index, message in enumerate(row.messages) if message["role"] == "assistant"]
+    ends = [index + 1 for index in answers if index not in row.unlearned]
+    return [replace(row, messages=row.messages[:end], unlearned=(), last=True) for end in ends]
 
 
 def question(row: Row) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.clusters import Clusters, Key, Placing, Tie
-from finetune.data.load import Loaded
 from finetune.data.passages import shared_runs
 from finetune.data.rows import Row, compared, question
 from finetune.data.shelf import Shelf
 from finetune.data.similar import Pairs, earlier_pairs
+from finetune.data.spool import Indices, Spool
 from finetune.data.words import fold
 
 # So many rows with the same question are kept together; in further ones it counts as a form, which says nothing.
@@ -139,20 +139,24 @@ def _hash(kind: str, value: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") or 1
 
 
-def repeat(rows: Sequence[Loaded], weights: Sequence[float], seed: int) -> list[Loaded]:
-    """The rows of one epoch: each source's as often as its weight says, a fraction chosen by seeded hash."""
-    if not weights:
-        return list(rows)
-    found: list[Loaded] = []
-    for source, weight in enumerate(weights):
-        own = [row for row in rows if row.source == source]
-        whole, part = divmod(weight, 1.0)
-        found += own * int(whole)
-        chosen = sorted(range(len(own)), key=lambda i: _hash(str(seed + 1), f"{i}\0{own[i].json}"))
-        found += [own[i] for i in sorted(chosen[: round(part * len(own))])]
-    return found
+def _digests(rows: Iterable[str], seed: int) -> NDArray[np.uint64]:
+    return np.fromiter((_hash(str(seed), row) for row in rows), dtype=np.uint64)
 
 
-def duplicates(rows: Sequence[Loaded]) -> int:
+def repeat(rows: Spool, kept: Indices, counts: Sequence[int], seed: int) -> Indices:
+    """The rows of one epoch, by their places: of each source so many, whole rounds and then a seeded choice."""
+    sources, found = rows.column("source")[kept], [kept[:0]]
+    for source, count in enumerate(counts):
+        own = kept[sources == source]
+        rounds, rest = divmod(count, len(own)) if len(own) else (0, 0)
+        found += [own] * rounds
+        if rest:
+            texts = (row.json for part in rows.parts(own) for row in part)
+            marks = _digests((f"{place}\0{text}" for place, text in enumerate(texts)), seed + 1)
+            found.append(own[np.sort(np.argsort(marks, kind="stable")[:rest])])
+    return np.concatenate(found)
+
+
+def duplicates(rows: Spool) -> int:
     """Rows that repeat an earlier one word for word."""
-    return len(rows) - len({row.json for row in rows})
+    return len(rows) - len(np.unique(_digests(rows.texts(), 0)))

@@ -1,36 +1,34 @@
-"""Prepared rows on disk: one Arrow file a split, memory-mapped by whoever reads it."""
+"""Prepared rows on disk: Arrow files of a fixed number of rows each, memory-mapped by whoever reads them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data import arrow
 from finetune.data.rows import Row, from_json
 
 if TYPE_CHECKING:
     import datasets
 
-ARROW_FILE = "data-00000-of-00001.arrow"  # the name that datasets.load_from_disk gives its only file
 
+class ShardWriter:
+    """Writes one file of a split as `datasets.Dataset.save_to_disk` would, without importing datasets."""
 
-class SplitWriter:
-    """Writes one split as `datasets.Dataset.save_to_disk` would, without importing datasets."""
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, path: Path) -> None:
         import pyarrow as pa
 
-        folder.mkdir(parents=True)
-        self._pa, self._folder = pa, folder
-        tokens = pa.list_(pa.int32())
-        self._schema = pa.schema(
-            [("input_ids", tokens), ("labels", tokens), ("length", pa.int32()), ("row", pa.string())]
-        )
-        self._sink = pa.OSFile(str(folder / ARROW_FILE), "wb")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._pa, tokens = pa, pa.list_(pa.int32())
+        fields = [("input_ids", tokens), ("labels", tokens), ("length", pa.int32()), ("row", pa.string())]
+        self._schema = pa.schema(fields)
+        self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_stream(self._sink, self._schema)
         self.rows = self.tokens = self.supervised = self.longest = 0
 
@@ -38,44 +36,52 @@ class SplitWriter:
         """Add rows: ids, labels, canonical JSON."""
         if not rows:
             return
-        lengths = [len(ids) for ids, _, _ in rows]
-        columns: list[Any] = [
-            [ids for ids, _, _ in rows],
-            [labels for _, labels, _ in rows],
-            lengths,
-            [r for _, _, r in rows],
-        ]
-        arrays = [self._pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._writer.write_batch(self._pa.record_batch(arrays, schema=self._schema))
+        sizes = [len(ids) for ids, _, _ in rows]
+        ids, labels = _joined([row[0] for row in rows]), _joined([row[1] for row in rows])
+        lists = [arrow.lists(arrow.numbers(values), sizes) for values in (ids, labels)]
+        lengths, texts = arrow.numbers(np.array(sizes, dtype=np.int32)), arrow.texts([text for _, _, text in rows])
+        self._writer.write_batch(self._pa.record_batch([*lists, lengths, texts], schema=self._schema))
         self.rows += len(rows)
-        self.tokens += sum(lengths)
-        self.longest = max(self.longest, *lengths)
-        labels = arrays[1].values.to_numpy()
+        self.tokens += len(ids)
+        self.longest = max(self.longest, *sizes)
         self.supervised += int((labels != -100).sum())
 
     def close(self) -> None:
-        """Finish the file and write what `datasets` reads beside it."""
+        """Finish the file."""
         self._writer.close()
         self._sink.close()
-        tokens = {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"}
-        features = {
-            "input_ids": tokens,
-            "labels": tokens,
-            "length": {"dtype": "int32", "_type": "Value"},
-            "row": {"dtype": "string", "_type": "Value"},
-        }
-        info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
-        state: dict[str, Any] = {
-            "_data_files": [{"filename": ARROW_FILE}],
-            "_fingerprint": self._folder.parent.name.strip(".")[:16],
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        }
-        (self._folder / "dataset_info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
-        (self._folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+
+def _joined(lists: Sequence[list[int]]) -> NDArray[np.int32]:
+    return np.fromiter(chain.from_iterable(lists), dtype=np.int32)
+
+
+def shard_name(number: int, count: int) -> str:
+    """The name of a file of a split, as datasets gives it."""
+    return f"data-{number:05d}-of-{count:05d}.arrow"
+
+
+def describe(folder: Path, fingerprint: str, count: int) -> None:
+    """Write what `datasets` reads beside the files of a split."""
+    tokens = {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"}
+    features = {
+        "input_ids": tokens,
+        "labels": tokens,
+        "length": {"dtype": "int32", "_type": "Value"},
+        "row": {"dtype": "string", "_type": "Value"},
+    }
+    info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": shard_name(number, count)} for number in range(count)],
+        "_fingerprint": fingerprint[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    (folder / "dataset_info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
+    (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
 def open_rows(path: str) -> datasets.Dataset:
@@ -90,8 +96,9 @@ def open_rows(path: str) -> datasets.Dataset:
 def _batches(path: str) -> Iterator[Any]:
     import pyarrow as pa
 
-    with pa.memory_map(str(Path(path) / ARROW_FILE)) as source:
-        yield from pa.ipc.open_stream(source)
+    for file in sorted(Path(path).glob("data-*.arrow")):
+        with pa.memory_map(str(file)) as source:
+            yield from pa.ipc.open_stream(source)
 
 
 def lengths(path: str) -> NDArray[np.int32]:

@@ -72,13 +72,26 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     if train.truncated or train.dropped:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
     padding = ("padding", plan.padding)
+    rows = [("rows", text), *_mixture(plan)]
     if held_out is None:
-        return [("rows", text), ("held out", "none"), padding]
+        return [*rows, ("held out", "none"), padding]
     origin = {
         "files": "from data.eval",
         "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash",
     }
-    return [("rows", text), ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}"), padding]
+    return [*rows, ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}"), padding]
+
+
+def _mixture(plan: RunPlan) -> list[tuple[str, str]]:
+    """What each source has in one epoch, where there are several."""
+    given = plan.config.data.train
+    if isinstance(given, str) or len(plan.data.mixture) < 2:
+        return []
+    whole = max(1, sum(tokens for _, tokens in plan.data.mixture))
+    return [
+        ("" if number else "mixture", f"{name}: {rows:,} rows, {tokens:,} tokens ({tokens / whole:.0%})")
+        for number, (name, (rows, tokens)) in enumerate(zip(given, plan.data.mixture, strict=False))
+    ]
 
 
 def _steps(plan: RunPlan) -> list[tuple[str, str]]:

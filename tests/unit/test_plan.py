@@ -40,6 +40,16 @@ def test_a_fraction_of_an_epoch_is_trained_exactly() -> None:
     assert plan("training.epochs=0.5", "training.batch_size=10").batch.steps == 50
 
 
+def test_several_sources_are_shown_with_what_each_has() -> None:
+    data = replace(rows(), mixture=((600, 30_000), (400, 60_000)))
+    shown = plan("data.counts=[600,400]", data=data)
+    assert "mixture" not in describe(shown)
+    shown.config.data.train = ["a.jsonl", "b.jsonl"]
+    lines = [line.strip() for line in describe(shown).splitlines()]
+    assert "mixture        a.jsonl: 600 rows, 30,000 tokens (33%)" in lines
+    assert "b.jsonl: 400 rows, 60,000 tokens (67%)" in lines
+
+
 def test_too_few_rows_for_one_batch_are_refused_with_the_arithmetic() -> None:
     with pytest.raises(UserError) as error:
         plan("training.epochs=1", data=rows(train=1, held_out=None))

@@ -59,7 +59,7 @@ class Look:
         try:
             if piece.first is not None:
                 converter.begin(piece.first)
-            wanted = {*formats.COLUMNS, *formats.PREFERENCES, "label", *data.columns.values()}
+            wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values()}
             found = self._rows(records(piece, data, wanted, notes), converter, looked)
             for batch in _batches(found):
                 self._count(piece, batch, looked)

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from finetune.data.formats import REASONING, ROLES, Values
 
 READ = frozenset(
-    ("role", "from", "content", "value", "name", "tool_calls", "tool_call_id", "function_call", "weight", *REASONING)
+    (
+        "role",
+        "from",
+        "content",
+        "value",
+        "name",
+        "tool_calls",
+        "tool_call_id",
+        "function_call",
+        "weight",
+        "train",
+        *REASONING,
+    )
 )
 LISTS = ("messages", "conversations", "prompt", "completion")
 
@@ -28,11 +40,5 @@ def turn_findings(values: Values) -> Iterator[tuple[str, str]]:
 
 def _weight(turn: Values, number: int) -> Iterator[tuple[str, str]]:
     weight, role = turn["weight"], ROLES.get(str(turn.get("role", turn.get("from"))), "")
-    if weight is None:
-        return
-    if isinstance(weight, bool) or weight not in (0, 1):
-        yield "weight-invalid", f"turn {number} has a weight that is not 0 or 1"
-    elif role != "assistant":
-        yield "weight-invalid", f"turn {number} is {role}'s, and only the assistant's turns have a weight"
-    elif weight == 0:
-        yield "weight-ignored", f"turn {number} has weight 0 and is learned all the same"
+    if weight is not None and role != "assistant":
+        yield "weight-ignored", f"turn {number} is {role}'s, and only the assistant's turns have a weight"

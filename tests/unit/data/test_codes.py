@@ -149,7 +149,9 @@ PLANTED: dict[str, Planted] = {
     "role-repeated": among(chat(("user", "a"), ("user", "b"), ("assistant", "c"))),
     "last-turn": among(chat(("user", "a"))),
     "weight-invalid": turn(weight=0.5),
-    "weight-ignored": turn(weight=0),
+    "weight-ignored": among(
+        {"messages": [{"role": "user", "content": "q?", "weight": 1}, {"role": "assistant", "content": "a"}]}
+    ),
     "key-unread": turn(mood="fine"),
     "call-shape": turn(tool_calls=[{"function": {}}]),
     "tool-shape": among({**GOOD[0], "tools": [5]}),

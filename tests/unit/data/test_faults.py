@@ -104,24 +104,10 @@ CASES = {
         42, rows([{**USER, "content": [7]}, ANSWER]), ":2 messages", "turn 1 content must be", "parts"
     ),
     "unlearned last": Case(
-        42, rows([USER, {**ANSWER, "weight": 0}]), ":2 messages", "turn 2 has weight 0", "a row for each answer"
-    ),
-    "unlearned between": Case(
-        42,
-        rows([USER, ANSWER, USER, {**ANSWER, "weight": 0}, USER, ANSWER]),
-        ":2 messages",
-        "turn 4 has weight 0",
-        "a row for each answer",
+        42, rows([USER, {**ANSWER, "weight": 0}]), ":2 messages", "every answer has the weight 0", "delete the row"
     ),
     "half a weight": Case(
-        42, rows([USER, {**ANSWER, "weight": 0.5}]), ":2 messages", "turn 2 weight must be 0 or 1", "unlearned"
-    ),
-    "answers on both sides": Case(
-        42,
-        json.dumps({"prompt": [USER, ANSWER, USER], "completion": [ANSWER, USER, ANSWER]}).encode(),
-        ":1 completion",
-        "holds several answers",
-        "a row for each answer",
+        42, rows([USER, {**ANSWER, "weight": 0.5}]), ":2 messages", "turn 2 weight must be 0 or 1", "learns nothing"
     ),
     "image": Case(
         42,

@@ -6,6 +6,8 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from finetune.data.load import Loaded
 from finetune.data.prepare import PreparedData, read_rows
 from finetune.data.rows import Chat, Row, Text, to_json
 from finetune.data.split import MOST_ASKED, Splitter, repeat
+from finetune.data.spool import Spool, SpoolWriter
 from finetune.errors import UserError
 
 Run = Callable[..., PreparedData]
@@ -131,19 +134,24 @@ def test_a_row_that_ties_both_sides_together_is_left_out_of_both() -> None:
     ]
 
 
-def loaded(source: int, count: int) -> list[Loaded]:
-    """Rows of one source."""
-    return [Loaded(f"{source}-{number}", "text", "a.jsonl", number + 1, source) for number in range(count)]
+def spooled(path: Path, *counts: int) -> Spool:
+    """So many rows of each source."""
+    writer = SpoolWriter(path)
+    for source, count in enumerate(counts):
+        for number in range(count):
+            writer.add(Loaded(f"{source}-{number}", "text", "a.jsonl", number + 1, source))
+    return writer.close()
 
 
-def test_weights_repeat_a_source_or_take_a_seeded_part_of_it() -> None:
-    rows = loaded(0, 100) + loaded(1, 100) + loaded(2, 100)
-    seen = [row.json for row in repeat(rows, [2.0, 0.5, 1.25], 42)]
+def test_a_source_is_repeated_or_a_seeded_part_of_it_taken(tmp_path: Path) -> None:
+    rows = spooled(tmp_path / "rows", 100, 100, 100)
+    all_rows = np.arange(300)
+    seen = [rows[index].json for index in repeat(rows, all_rows, [200, 50, 125], 42).tolist()]
     counts = [sum(row.startswith(f"{source}-") for row in seen) for source in range(3)]
     assert counts == [200, 50, 125]
     assert len({row for row in seen if row.startswith("1-")}) == 50
-    assert seen == [row.json for row in repeat(rows, [2.0, 0.5, 1.25], 42)]
-    assert seen != [row.json for row in repeat(rows, [2.0, 0.5, 1.25], 43)]
+    assert (repeat(rows, all_rows, [200, 50, 125], 42) == repeat(rows, all_rows, [200, 50, 125], 42)).all()
+    assert (repeat(rows, all_rows, [200, 50, 125], 42) != repeat(rows, all_rows, [200, 50, 125], 43)).any()
 
 
 def test_weights_apply_to_the_rows_that_are_trained_on(write_rows: Callable[..., str], run_prepare: Run) -> None:
@@ -151,6 +159,41 @@ def test_weights_apply_to_the_rows_that_are_trained_on(write_rows: Callable[...,
     prepared = run_prepare(paths, weights=[2.0, 0.5], eval_share=0)
     texts = [row.text[0] for row in read_rows(prepared.train)]  # type: ignore[union-attr]  # all are texts
     assert (texts.count("a"), texts.count("b")) == (40, 10)
+
+
+def test_counts_take_so_many_rows_and_repeat_where_there_are_fewer(
+    write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    paths = [write_rows([{"text": f"{n}{i}"} for i in range(20)], f"{n}.jsonl") for n in "ab"]
+    prepared = run_prepare(paths, counts=[50, 7], eval_share=0)
+    texts = [row.text for row in read_rows(prepared.train)]  # type: ignore[union-attr]  # all are texts
+    of_a = [text for text in texts if text[0] == "a"]
+    assert (len(of_a), len(texts) - len(of_a)) == (50, 7)
+    assert {of_a.count(text) for text in set(of_a)} == {2, 3} and len(set(of_a)) == 20
+    assert len(set(texts)) == 27
+    assert [rows for rows, _ in prepared.mixture] == [50, 7]
+    assert sum(tokens for _, tokens in prepared.mixture) == prepared.train.tokens
+    assert run_prepare(paths, counts=[50, 7], eval_share=0) == prepared
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"counts": [1]}, "1 counts for 2 sources"),
+        ({"counts": [1, 0]}, "must be above 0"),
+        ({"counts": [1, 1], "weights": [1.0, 1.0]}, "is set together with data.weights"),
+        ({"counts": [1, 1], "eval_share": 0.999999}, "has no rows left to take 1 of"),
+    ],
+    ids=["too few", "nothing", "both", "none left"],
+)
+def test_wrong_counts_are_refused(
+    settings: dict[str, Any], said: str, write_rows: Callable[..., str], run_prepare: Run
+) -> None:
+    paths = [write_rows([question(number)], f"{number}.jsonl") for number in (1, 2)]
+    with pytest.raises(UserError) as caught:
+        run_prepare(paths, **settings)
+    (fault,) = caught.value.faults
+    assert fault.where == "data.counts" and said in fault.what
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])

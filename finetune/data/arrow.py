@@ -1,0 +1,37 @@
+"""Arrow arrays made of buffers: `pyarrow.array` would import pandas, which takes longer than preparing many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def numbers(values: NDArray[Any]) -> Any:
+    """An array of the numbers."""
+    import pyarrow as pa
+
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def texts(values: Sequence[str]) -> Any:
+    """An array of the texts."""
+    import pyarrow as pa
+
+    data = [value.encode() for value in values]
+    ends = pa.py_buffer(_ends([len(part) for part in data]))
+    return pa.Array.from_buffers(pa.string(), len(data), [None, ends, pa.py_buffer(b"".join(data))])
+
+
+def lists(values: Any, sizes: Sequence[int]) -> Any:
+    """An array of lists: the first holds the first sizes[0] of the values, and so on."""
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(numbers(_ends(sizes)), values)
+
+
+def _ends(sizes: Sequence[int]) -> NDArray[np.int32]:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

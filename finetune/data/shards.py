@@ -1,0 +1,194 @@
+"""Spooled rows → the files of a split, each of a fixed number of rows: whoever encodes them, the bytes are the same."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from finetune.data.encode import Encoded, Encoder, Refused, over_length, tokenizer_digest
+from finetune.data.faults import FaultLog
+from finetune.data.load import Loaded
+from finetune.data.rows import Chat, from_json, to_json, unrolled
+from finetune.data.spool import Indices, Spool
+from finetune.data.store import ShardWriter, shard_name
+from finetune.data.workers import cores, mapped
+from finetune.errors import Fault
+
+SHARD_ROWS = 8192  # a file of some tens of megabytes: several processes have enough of them to share out evenly
+MANY_ROWS = 10_000  # from which on starting processes, which takes a second, saves time
+BATCH = 256  # rows that are rendered and tokenised together
+
+
+@dataclass
+class Counts:
+    """What became of rows, and which of them cannot be learned from."""
+
+    given: int = 0
+    rows: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    longest: int = 0
+    truncated: int = 0
+    dropped: int = 0
+    unrolled: int = 0
+    unlearned_reasoning: int = 0
+    mixture: list[list[int]] = field(default_factory=list)  # rows and tokens of each source
+    faults: list[Fault] = field(default_factory=list)
+    faulty: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Take in what became of the rows that follow."""
+        self.longest = max(self.longest, other.longest)
+        for name in ("given", "rows", "tokens", "supervised", "truncated", "dropped", "unrolled", "faulty"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.unlearned_reasoning += other.unlearned_reasoning
+        pairs = zip_longest(self.mixture, other.mixture, fillvalue=[0, 0])
+        self.mixture = [[one[0] + more[0], one[1] + more[1]] for one, more in pairs]
+        self.faults += other.faults
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """A split to be written: the rows of a spool at some places."""
+
+    folder: Path
+    spool: Spool
+    indices: Indices
+
+    @property
+    def files(self) -> int:
+        """In how many files."""
+        return math.ceil(len(self.indices) / SHARD_ROWS)
+
+    def shards(self) -> Iterator[tuple[Path, Indices]]:
+        """Each file, and the places of its rows."""
+        for number in range(self.files):
+            part = self.indices[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+            yield self.folder / shard_name(number, self.files), part
+
+
+@dataclass(frozen=True)
+class Job:
+    """How rows are encoded."""
+
+    learn: str
+    max_length: int
+    stop_ids: tuple[int, ...]
+    on_long: str
+
+    def encoder(self, tokenizer: Any) -> Encoder:
+        """What encodes them."""
+        return Encoder(tokenizer, self.learn, self.max_length, self.stop_ids)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to be written, of the rows of a spool at some places."""
+
+    path: Path
+    spool: Path
+    indices: Indices
+
+
+@dataclass
+class ShardEncoder:
+    """Encodes in another process, which loads the tokenizer from its files once."""
+
+    job: Job
+    tokenizer: Path
+    encoder: Encoder | None = None
+
+    def __call__(self, task: Task) -> Counts:
+        if self.encoder is None:
+            from transformers import PreTrainedTokenizerFast
+
+            # Several processes with threads of their own would only stand in each other's way.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+            loaded = PreTrainedTokenizerFast.from_pretrained(str(self.tokenizer), local_files_only=True)
+            self.encoder = self.job.encoder(loaded)
+        return encode_shard(task.path, Spool(task.spool), task.indices, self.encoder, self.job.on_long)
+
+
+def encode_splits(
+    plans: Sequence[SplitPlan], job: Job, tokenizer: Any, encoder: Encoder, scratch: Path
+) -> list[Counts]:
+    """Write the files of all splits, in several processes where there are many rows; what became of those of each."""
+    shards = [(path, plan.spool, part) for plan in plans for path, part in plan.shards()]
+    rows, processes = sum(len(part) for _, _, part in shards), min(cores(), len(shards))
+    folder = scratch / "tokenizer"
+    if processes == 1 or rows < MANY_ROWS or not _loads_alike(tokenizer, folder):
+        return [encode_shard(path, spool, part, encoder, job.on_long) for path, spool, part in shards]
+    tasks = (Task(path, spool.path, part) for path, spool, part in shards)
+    return list(mapped(ShardEncoder(job, folder), tasks, processes))
+
+
+def _loads_alike(tokenizer: Any, folder: Path) -> bool:
+    """Leave the tokenizer in a folder; whether another process that loads it has the very same."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer.save_pretrained(str(folder))
+    loaded = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    return tokenizer_digest(loaded) == tokenizer_digest(tokenizer)
+
+
+def encode_shard(path: Path, spool: Spool, indices: Indices, encoder: Encoder, on_long: str) -> Counts:
+    """Encode the rows at these places and write them; what cannot be learned from is noted as a fault."""
+    shard = _Shard(encoder, on_long)
+    mixture = [[0, 0] for _ in range(int(spool.column("source").max(initial=-1)) + 1)]
+    writer = ShardWriter(path)
+    for part in spool.parts(indices, BATCH):
+        kept = []
+        for row, item, text in shard.results(part):
+            if taken := shard.take(row, item):
+                kept.append((taken.input_ids, taken.labels, text))
+                mixture[row.source][0] += 1
+                mixture[row.source][1] += len(taken.input_ids)
+        writer.write(kept)
+    writer.close()
+    counts, faults = shard.counts, shard.faults
+    counts.given, counts.faults, counts.faulty = len(indices), faults.faults, faults.total
+    counts.mixture = mixture
+    counts.rows, counts.tokens = writer.rows, writer.tokens
+    counts.supervised, counts.longest = writer.supervised, writer.longest
+    return counts
+
+
+class _Shard:
+    """The rows of one file while they are encoded."""
+
+    def __init__(self, encoder: Encoder, on_long: str) -> None:
+        self._encoder, self._on_long = encoder, on_long
+        self.counts, self.faults = Counts(), FaultLog()
+
+    def results(self, batch: Sequence[Loaded]) -> Iterator[tuple[Loaded, Encoded | Refused, str]]:
+        """Each row encoded, or in its place the parts of a conversation that had to be unrolled."""
+        rows = [from_json(row.json) for row in batch]
+        for place, row, result in zip(batch, rows, self._encoder.encode(rows), strict=True):
+            if isinstance(row, Chat) and isinstance(result, Refused) and result.kind == "unrollable":
+                self.counts.unrolled += 1
+                parts = unrolled(row)
+                for part, item in zip(parts, self._encoder.encode(parts), strict=True):
+                    yield place, item, to_json(part)
+            else:
+                yield place, result, place.json
+
+    def take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
+        """The row if it is kept; counts and notes it if not."""
+        is_long = result.kind == "long" if isinstance(result, Refused) else result.truncated
+        if is_long and self._on_long == "drop":
+            self.counts.dropped += 1
+        elif is_long and self._on_long == "fail":
+            assert self._encoder.max_length is not None
+            self.faults.add(row.where, *over_length(result.length, self._encoder.max_length))
+        elif isinstance(result, Refused):
+            self.faults.add(row.where, result.what, result.mend)
+        else:
+            self.counts.truncated += is_long
+            self.counts.unlearned_reasoning += result.unlearned_reasoning
+            return result
+        return None

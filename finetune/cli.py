@@ -145,6 +145,18 @@ def _evaluate(command: Command) -> int:
     return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
+def _data_split(command: Command) -> int:
+    from finetune.data import split_files
+
+    return split_files.command(command.arguments, json_output=command.json)
+
+
+def _data_clean(command: Command) -> int:
+    from finetune.data.clean import command as clean
+
+    return clean.command(command.arguments, json_output=command.json)
+
+
 def _data_check(command: Command) -> int:
     from finetune.data.examine import command as check
 
@@ -204,6 +216,18 @@ VERBS: dict[str, Verb] = {
         settings=_check_settings,
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
+    "data clean": Verb(
+        _data_clean,
+        "FILE… [output=DIR] [clean.steps=[…]] [key=value …] [--flags]",
+        "repair rows and drop bad ones, each with its reason",
+        EVERY,
+    ),
+    "data split": Verb(
+        _data_split,
+        "FILE… [output=DIR] [split.share=0.1] [data.group_by=[COLUMN]] [--flags]",
+        "part rows into train and held out, without leaks",
+        EVERY,
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "fingerprint": data.fingerprint,
             "held_out_fingerprint": data.held_out_fingerprint,
             "rows": data.train.rows,
+            "allow_contamination": plan.config.data.allow_contamination,
+            "contamination": [dataclasses.asdict(entry) for entry in data.contamination],
         },
         "method": plan.config.method.option,
         "tuning": plan.config.tuning.option,

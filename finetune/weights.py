@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import FullTuning, LoraTuning
+from finetune.data.prepared import said_allowed
 from finetune.log import rank
 from finetune.plan import RunPlan
 
@@ -61,6 +62,7 @@ def save(plan: RunPlan, trainer: Any, tokenizer: Any) -> Path | None:
         precision=plan.resolved.precision,
         start_folder=start if start.is_dir() else None,
         state=state,
+        remark=said_allowed(plan.data.contamination) if plan.data.contamination else "",
     )
     if not sharded:
         artefact.compare_reloaded(trainer.model, saved)

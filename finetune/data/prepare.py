@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 
 from finetune.config import DataConfig
 from finetune.data import prepared, store
+from finetune.data.benchmarks import Passage, find_benchmarks, read_benchmarks
+from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
 from finetune.data.encode import ENCODER_VERSION, Encoded, Encoder, Refused
 from finetune.data.faults import FaultLog
-from finetune.data.load import Loaded, check_used, load
+from finetune.data.leaks import Compared, check_leaks
+from finetune.data.load import Loaded, check_groups, check_hub, check_used, load
 from finetune.data.order import row_order
-from finetune.data.prepared import PreparedData, SplitFacts
+from finetune.data.prepared import Allowed, PreparedData, SplitFacts, said_allowed
 from finetune.data.read import Source, find_sources
-from finetune.data.rows import Chat, Row, from_json, to_json, unrolled
+from finetune.data.rows import Chat, Row, compared, from_json, to_json, unrolled
 from finetune.data.sandbox import TemplateFault
-from finetune.data.split import duplicates, hold_out, refuse_overlap, repeat
+from finetune.data.split import Splitter, duplicates, repeat
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class Settings:
     def digest(self, *more: str) -> str:
         """A hash of these settings and of whatever else is given."""
         own = dataclasses.asdict(self)
-        for where in ("train", "eval"):  # a file by another name has the same rows
+        for where in ("train", "eval", "benchmarks"):  # a file by another name has the same rows
             del own["data"][where]
         return hashlib.sha256(json.dumps([ENCODER_VERSION, own, more], sort_keys=True).encode()).hexdigest()
 
@@ -72,22 +75,25 @@ def prepare(
     """
     train = find_sources(data.train, "data.train")
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
+    benchmarks = find_benchmarks(data.benchmarks)
     _check_settings(data, train, held)
     identity = _tokenizer_digest(tokenizer)
     settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), identity)
     root = Path(cache)
-    files = [prepared.files_digest(sources) for sources in (train, held)]
+    files = [prepared.files_digest(sources) for sources in (train, held, benchmarks)]
     key = settings.digest(*map(str, files)) if None not in files else None
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
-    used: set[str] = set()
-    rows, held_rows = load(train, data, shapes, used), load(held, data, shapes, used)
+    used, seen = set[str](), set[str]()
+    rows, held_rows = load(train, data, shapes, used, seen), load(held, data, shapes, used, seen)
     check_used(data.columns, used)
-    folder = root / settings.digest(_rows_digest(rows), _rows_digest(held_rows))
+    check_groups(data.group_by, seen)
+    exams = read_benchmarks(benchmarks)
+    folder = root / settings.digest(_rows_digest(rows), _rows_digest(held_rows), _texts_digest(exams))
     result = prepared.read(folder)
     if result is None:
-        job = _Job(folder, rows, held_rows, settings, tokenizer)
+        job = _Job(folder, rows, held_rows, exams, settings, tokenizer)
         result = prepared.write(folder, job.fill)
     if key:
         prepared.remember(root, key, folder.name)
@@ -124,10 +130,7 @@ def lengths(split: SplitFacts) -> NDArray[np.int32]:
 
 
 def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[Source]) -> None:
-    if not any(source.on_hub for source in (*sources, *held)):
-        given = {"data.revision": data.revision is not None, "data.split": data.split != "train"}
-        for key in (key for key, is_given in given.items() if is_given):
-            raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
+    check_hub(data, [*sources, *held])
     if data.weights and len(data.weights) != len(sources):
         what = f"{len(data.weights)} weights for {len(sources)} sources in data.train"
         raise UserError.at("data.weights", what, "give one for each source")
@@ -154,8 +157,13 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 def _rows_digest(rows: Sequence[Loaded]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(f"{row.source}\0{row.json}\n".encode())
+        groups = f"\0{row.groups}" if any(row.groups) else ""
+        digest.update(f"{row.source}\0{row.json}{groups}\n".encode())
     return digest.hexdigest()
+
+
+def _texts_digest(texts: Sequence[Passage]) -> str:
+    return hashlib.sha256("\0".join(passage.text for passage in texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -165,13 +173,16 @@ class _Job:
     folder: Path
     rows: list[Loaded]
     held_rows: list[Loaded]
+    benchmarks: list[Passage]
     settings: Settings
     tokenizer: Any
 
     def fill(self, temporary: Path) -> PreparedData:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
         data, seed = self.settings.data, self.settings.seed
-        kept, held, origin = self._split()
+        parts = self._split()
+        kept, held, origin = parts.train, parts.held_out, parts.origin
+        contamination = self._check_leaks(kept)
         encoder = Encoder(self.tokenizer, self.settings.learn, self.settings.max_length, self.settings.stop_ids)
         self._check_template(encoder)
         faults = FaultLog()
@@ -189,20 +200,39 @@ class _Job:
             held_out_from=origin,
             fingerprint=self.folder.name,
             held_out_fingerprint=_rows_digest(held) if held else None,
-            warnings=tuple(self._warnings(origin, train, encoder)),
+            warnings=(*parts.warnings, *self._warnings(contamination, train, encoder)),
+            contamination=contamination,
             stop_ids=encoder.stop_ids,
         )
 
-    def _split(self) -> tuple[list[Loaded], list[Loaded], str]:
-        """Rows to train on, rows held out, and where the latter come from."""
+    def _split(self) -> _Parts:
         if self.held_rows:
-            refuse_overlap(self.rows, self.held_rows)
-            return self.rows, self.held_rows, "files"
-        share, seed = self.settings.data.eval_share, self.settings.seed
-        marks = hold_out([row.json for row in self.rows], share, seed)
-        held = [row for row, out in zip(self.rows, marks, strict=True) if out]
-        kept = [row for row, out in zip(self.rows, marks, strict=True) if not out]
-        return kept, held, "split" if held else "none"
+            return _Parts(self.rows, self.held_rows, "files")
+        data = self.settings.data
+        if data.eval_share <= 0:
+            return _Parts(self.rows, [], "none")
+        splitter = Splitter(data.eval_share, self.settings.seed, data.contamination_words, data.group_by)
+        for row in self.rows:
+            splitter.add(from_json(row.json), row.groups)
+        split = splitter.split()
+        train, held, out = (
+            [row for row, side in zip(self.rows, split.sides, strict=True) if side == wanted]
+            for wanted in (TRAIN, HELD_OUT, LEFT_OUT)
+        )
+        return _Parts(train, held, "split" if held else "none", tuple(_split_warnings(out, split.clusters)))
+
+    def _check_leaks(self, train: Sequence[Loaded]) -> tuple[Allowed, ...]:
+        """Refuse rows that are both trained and measured on, or count them where that is allowed."""
+        data, exams = self.settings.data, self.benchmarks
+        measured = [
+            _compared("data.eval", self.held_rows),
+            Compared("data.benchmarks", [exam.text for exam in exams], lambda index: exams[index].where),
+        ]
+        measured = [part for part in measured if part.texts]
+        if not measured:
+            return ()
+        words, allowed = data.contamination_words, data.allow_contamination
+        return check_leaks(_compared("data.train", train), measured, words=words, allowed=allowed)
 
     def _check_template(self, encoder: Encoder) -> None:
         """Refuse conversations at once, and not row by row, when there is no template that works."""
@@ -212,12 +242,12 @@ class _Job:
             except TemplateFault as fault:
                 raise UserError.at("model.chat_template", fault.what, fault.mend) from fault
 
-    def _warnings(self, origin: str, train: _Split, encoder: Encoder) -> Iterator[str]:
+    def _warnings(self, contamination: tuple[Allowed, ...], train: _Split, encoder: Encoder) -> Iterator[str]:
         repeated = duplicates(self.rows)
         if repeated:
             yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"
-        if origin == "none" and self.settings.data.eval_share > 0:
-            yield "data.train: only one distinct row, so none is held out"
+        if contamination:
+            yield said_allowed(contamination)
         if train.unrolled:
             yield (
                 f"data.train: {train.unrolled} conversations became a row for each answer, because the chat "
@@ -233,6 +263,29 @@ class _Job:
             new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
             if new:
                 yield f"answers end in {new[0]}, not in the tokenizer's end token: generation must stop there"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Rows to train on, rows held out, and where the latter come from."""
+
+    train: list[Loaded]
+    held_out: list[Loaded]
+    origin: str
+    warnings: tuple[str, ...] = ()
+
+
+def _compared(key: str, rows: Sequence[Loaded]) -> Compared:
+    return Compared(key, [compared(from_json(row.json)) for row in rows], lambda index: rows[index].where)
+
+
+def _split_warnings(left_out: Sequence[Loaded], clusters: Clusters) -> Iterator[str]:
+    if left_out:
+        first = left_out[0].where
+        what = f"{len(left_out)} rows share something with rows of both sides of the split (the first is {first})"
+        yield f"data.train: {what} and are left out; `finetune data split` lists them"
+    if not clusters.held_out:
+        yield "data.train: all rows belong together (copies, one question or one group), so none is held out"
 
 
 class _Split:

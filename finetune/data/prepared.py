@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ class SplitFacts:
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """Rows that are measured on and trained on, which was allowed: what names them, how they overlap, how many."""
+
+    key: str
+    kind: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class PreparedData:
     """The prepared rows of a run. Small: the rows themselves stay on disk."""
 
@@ -46,6 +56,16 @@ class PreparedData:
     held_out_fingerprint: str | None
     warnings: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()  # the tokens that end an answer: generation must stop at each of them
+    contamination: tuple[Allowed, ...] = ()  # rows on which the model is measured and that are trained on too
+
+
+def said_allowed(contamination: Sequence[Allowed]) -> str:
+    """One line on overlaps that were allowed."""
+    rows = Counter[str]()
+    for entry in contamination:
+        rows[entry.key] += entry.rows
+    parts = " and ".join(f"{count} rows of {key}" for key, count in rows.items())
+    return f"{parts} are trained on too, which data.allow_contamination allows: scores on them mean little"
 
 
 def files_digest(sources: Sequence[Source]) -> str | None:
@@ -94,6 +114,7 @@ def read(folder: Path) -> PreparedData | None:
             return None
         kept |= {"folder": str(folder), "train": train, "held_out": held_out}
         kept |= {"warnings": tuple(kept["warnings"]), "stop_ids": tuple(kept["stop_ids"])}
+        kept |= {"contamination": tuple(Allowed(**entry) for entry in kept["contamination"])}
         return PreparedData(**kept)
     except (OSError, ValueError, KeyError, TypeError):
         return None

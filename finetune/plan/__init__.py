@@ -16,6 +16,7 @@ from finetune import adapter
 from finetune.compose import Composed, config_from_dict, config_to_dict
 from finetune.config import RunConfig
 from finetune.data.prepare import PreparedData, SplitFacts
+from finetune.data.prepared import Allowed
 from finetune.errors import UserError
 from finetune.machine import Machine, check_floors, look
 from finetune.model_files import AdapterFacts, ModelFacts
@@ -128,6 +129,7 @@ def load_plan(run_dir: str | Path) -> RunPlan:
                 "held_out": SplitFacts(**data["held_out"]) if data["held_out"] else None,
                 "warnings": tuple(data["warnings"]),
                 "stop_ids": tuple(data["stop_ids"]),
+                "contamination": tuple(Allowed(**entry) for entry in data["contamination"]),
             }
         ),
         machine=Machine(**stored["machine"]),

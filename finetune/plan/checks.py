@@ -154,6 +154,17 @@ def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     if config.data.eval is not None and "data.eval_share" in sources:
         what = "has no effect when data.eval gives the held-out rows"
         faults.append(Fault("data.eval_share", what, "leave one of them out"))
+    if config.data.group_by and (config.data.eval is not None or config.data.eval_share <= 0):
+        what = "has no effect: it says which rows are held out together, and none are split off"
+        faults.append(Fault("data.group_by", what, "leave it out"))
+    if config.data.eval is None and not config.data.benchmarks:
+        idle = ["data.allow_contamination"]
+        if config.data.eval_share <= 0:
+            idle.append("data.contamination_words")
+        for key in idle:
+            if key in sources:
+                what = "has no effect without data.eval or data.benchmarks"
+                faults.append(Fault(key, what, "leave it out"))
     revision = config.model.revision
     if config.model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         what = "runs code from the model's repository, and model.revision pins no commit"

@@ -106,7 +106,9 @@ def _options(group: str, options: dict[str, type[Any]], shared: list[Setting]) -
 
 def _base(options: dict[str, type[Any]], alone: type[Any]) -> type[Any]:
     """What all options of a group have in common: the class next to object."""
-    shared: type[Any] = next(iter(options.values()), alone).__mro__[-2]
+    if not options:
+        return alone
+    shared: type[Any] = next(iter(options.values())).__mro__[-2]
     return shared
 
 

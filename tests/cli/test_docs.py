@@ -127,7 +127,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     def of(page: str) -> Path:
         if page not in folders:
             folder = folders[page] = tmp_path_factory.mktemp("page")
-            write_rows(folder / "my.jsonl", [_json_row(number) for number in range(24)])
+            write_rows(folder / "my.jsonl", [_json_row(number) for number in range(30)])
             write_rows(folder / "heldout.jsonl", [_json_row(number) for number in range(100, 104)])
             write_rows(folder / "long.jsonl", [{"messages": [*_json_row(1)["messages"]] * 4}])
             pairs = [f"question {number},answer {number}" for number in range(24)]
@@ -136,6 +136,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             (folder / "alpaca.json").write_text(json.dumps(alpaca), encoding="utf-8")
             cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
+            write_rows(folder / "copied.jsonl", [_json_row(0)])
         return folders[page]
 
     return of

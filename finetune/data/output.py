@@ -41,6 +41,7 @@ class Output:
         self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             for name in self._names:
                 self._files[name] = self._temporary(name).open("w", encoding="utf-8", newline="\n")
         except OSError as error:
@@ -75,6 +76,14 @@ class Output:
     def _temporary(self, name: str) -> Path:
         return self.folder / f".{name}.{os.getpid()}.tmp"
 
+    def _sweep(self) -> None:
+        """Remove what a killed command has left."""
+        for name in self._names:
+            for path in self.folder.glob(f".{name}.*.tmp"):
+                process = path.name.removeprefix(f".{name}.").removesuffix(".tmp")
+                if process.isdigit() and not _is_running(int(process)):
+                    path.unlink(missing_ok=True)
+
     def _discard(self) -> None:
         for file in self._files.values():
             file.close()
@@ -83,6 +92,16 @@ class Output:
         for path in self._made:
             with suppress(OSError):  # another process uses it by now
                 path.rmdir()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def fingerprint(path: Path) -> str:

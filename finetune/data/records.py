@@ -35,11 +35,13 @@ def _own(row: Row) -> dict[str, Any]:
 
 
 def line(values: Mapping[str, Any], where: str) -> str:
-    """A record as a line of JSON; what a table holds beyond JSON is written as text, and binary data is refused."""
-    return (
-        json.dumps({name: _plain(value, f"{where} {name}") for name, value in values.items()}, ensure_ascii=False)
-        + "\n"
-    )
+    """A record as a line of JSON."""
+    return json.dumps(plain(values, where), ensure_ascii=False) + "\n"
+
+
+def plain(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A record in what JSON has: a table's other kinds are written as text, and binary data is refused."""
+    return {name: _plain(value, f"{where} {name}") for name, value in values.items()}
 
 
 def _plain(value: Any, where: str) -> Any:

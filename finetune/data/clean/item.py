@@ -10,6 +10,7 @@ from typing import Any
 from finetune.data import formats
 from finetune.data.formats import BadRow
 from finetune.data.read import Record
+from finetune.data.records import plain
 from finetune.data.rows import Chat, Message, Row, Text, from_json, to_json
 
 Edit = Callable[[str], str]
@@ -45,8 +46,10 @@ class Item:
     def pack(self) -> str:
         """The item as a line of JSON, for keeping it on the disk meanwhile."""
         row = None if self.row is None else to_json(self.row)
-        parts = [self.record.file, self.record.row, self.record.values, self.layout, row, self.fault, self.changes]
-        return json.dumps([*parts, None if row else self.values], ensure_ascii=False, default=str)
+        record = self.record
+        values = None if row else plain(self.values, record.where)
+        parts = [record.file, record.row, plain(record.values, record.where), self.layout, row, self.fault]
+        return json.dumps([*parts, self.changes, values], ensure_ascii=False)
 
 
 def unpack(text: str) -> Item:

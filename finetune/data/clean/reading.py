@@ -17,8 +17,6 @@ from finetune.data.read import Record, Source, is_lines, read, shorten
 from finetune.data.rows import SHAPES
 from finetune.errors import UserError
 
-PLACE = re.compile(r"(.*):(\d+)(?: .+)?", re.DOTALL)
-
 # A line that cannot be read: the row, what is wrong with it, and its text.
 Broken = Callable[[str, int, str, str], None]
 
@@ -26,15 +24,16 @@ Broken = Callable[[str, int, str, str], None]
 class LineFaults(FaultLog):
     """Keeps which lines of a file cannot be read, and the faults of whole files as any log does."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
+        self._place = re.compile(rf"{re.escape(name)}:(\d+)(?: .*)?", re.DOTALL)
         self.lines: dict[int, str] = {}
 
     def add(self, where: str, what: str, mend: str = "", code: str = "refused") -> None:
         """Note one fault."""
         super().add(where, what, mend, code)
-        if place := PLACE.fullmatch(where):
-            self.lines[int(place[2])] = what
+        if place := self._place.fullmatch(where):
+            self.lines[int(place[1])] = what
 
 
 def read_items(sources: Sequence[Source], data: RowsConfig, broken: Broken | None) -> Iterator[Item]:
@@ -56,7 +55,8 @@ def read_items(sources: Sequence[Source], data: RowsConfig, broken: Broken | Non
 
 def _of_part(source: Source, data: RowsConfig, broken: Broken | None, used: set[str]) -> Iterator[Item]:
     """The items of one file, or of a dataset of the hub."""
-    faults, rows = LineFaults(), 0
+    path = source.files[0] if source.files else None
+    faults, rows = LineFaults(shorten(path) if path else source.given), 0
     records = read(
         source,
         faults,
@@ -73,7 +73,6 @@ def _of_part(source: Source, data: RowsConfig, broken: Broken | None, used: set[
             first = False
         rows += 1
         yield _item(record, converter)
-    path = source.files[0] if source.files else None
     if broken is None or not faults.lines or path is None or not is_lines(path) or faults.total > len(faults.lines):
         faults.raise_any()
     elif path is not None:

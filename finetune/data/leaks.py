@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from finetune.data.contamination import Overlap, overlaps
+from finetune.data.examine.private import masked
 from finetune.data.faults import FaultLog
 from finetune.data.prepared import Allowed
 from finetune.errors import printable
 
 # Characters of a shared passage that a message shows.
 SHOWN = 60
+MEND = "delete it in one of them, or set data.allow_contamination=true to have it said in the report"
+CODES = {"same": "held-out-trained", "ngram": "held-out-shares", "near": "held-out-near-copy"}
 SAID_ROW = {"data.eval": "held-out row", "data.benchmarks": "row of a benchmark"}
 
 
@@ -32,18 +35,22 @@ def check_leaks(train: Compared, measured: Sequence[Compared], *, words: int, al
     """
     faults, counts = FaultLog(), Counter[tuple[str, str]]()
     for part in measured:
-        for overlap in _one_each(overlaps(train.texts, part.texts, words=words)):
+        for overlap in strongest(overlaps(train.texts, part.texts, words=words)):
             if allowed:
                 counts[part.key, overlap.kind] += 1
-                continue
-            what = f"this {SAID_ROW[part.key]} is {_said(overlap, train.where(overlap.train), words)}"
-            mend = "delete it in one of them, or set data.allow_contamination=true to have it said in the report"
-            faults.add(part.where(overlap.held_out), what, mend, "held-out-trained")
+            else:
+                note_leak(overlap, train, part, words, faults)
     faults.raise_any()
     return tuple(Allowed(key, kind, rows) for (key, kind), rows in sorted(counts.items()))
 
 
-def _one_each(found: Sequence[Overlap]) -> list[Overlap]:
+def note_leak(overlap: Overlap, train: Compared, part: Compared, words: int, faults: FaultLog) -> None:
+    """Note one overlap."""
+    what = f"this {SAID_ROW[part.key]} is {_said(overlap, train.where(overlap.train), words)}"
+    faults.add(part.where(overlap.held_out), what, MEND, CODES[overlap.kind])
+
+
+def strongest(found: Sequence[Overlap]) -> list[Overlap]:
     """The strongest overlap of each row that is measured on."""
     best: dict[int, Overlap] = {}
     for overlap in found:
@@ -56,7 +63,8 @@ def _one_each(found: Sequence[Overlap]) -> list[Overlap]:
 def _said(overlap: Overlap, where: str, words: int) -> str:
     if overlap.kind == "same":
         return f"trained on too, at {where}"
-    sample = printable(overlap.sample if len(overlap.sample) <= SHOWN else f"{overlap.sample[:SHOWN]}…")
+    text = masked(overlap.sample)
+    sample = printable(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
     if overlap.kind == "near":
         return f"nearly the same ({overlap.share:.0%} alike) as one that is trained on, at {where}: {sample!r}"
     return f"in part trained on too ({overlap.share:.0%} of its runs of {words} words), at {where}: {sample!r}"

@@ -21,8 +21,6 @@ IDLE = (
     "data.eval_share",
     "data.group_by",
     "data.benchmarks",
-    "data.contamination_words",
-    "data.allow_contamination",
     "model.precision",
     "model.attention",
     "method.trl",
@@ -41,7 +39,6 @@ class CheckConfig:
         None, "Processes that read; by default as many as there are cores.", low=1, high=256
     )
     near: bool | None = setting(None, f"Look for near-copies; by default among up to {MOST_ROWS:,} rows.")
-    words: int = setting(13, "Words in a row that make a leak into the held-out rows.", low=3, high=100)
     price_per_million: float | None = setting(None, "Price of a million training tokens, for an estimate.", above=0)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import adapter
-from finetune.config import AccelerateLaunch, LoraTuning, QloraTuning, RunConfig
+from finetune.config import AccelerateLaunch, DataConfig, LoraTuning, QloraTuning, RunConfig
 from finetune.errors import Fault
 from finetune.flat import KEEP_ROWS_APART
 from finetune.machine import Machine
@@ -175,13 +175,12 @@ def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
         what = "has no effect: it says which rows are held out together, and none are split off"
         faults.append(Fault("data.group_by", what, "leave it out"))
     if config.data.eval is None and not config.data.benchmarks:
-        idle = ["data.allow_contamination"]
-        if config.data.eval_share <= 0:
-            idle.append("data.contamination_words")
-        for key in idle:
-            if key in sources:
+        # A run's config.yaml names every setting, so only those that say something are refused.
+        no_rows = config.data.eval_share <= 0 and config.data.contamination_words != DataConfig().contamination_words
+        for key, idle in (("allow_contamination", config.data.allow_contamination), ("contamination_words", no_rows)):
+            if idle:
                 what = "has no effect without data.eval or data.benchmarks"
-                faults.append(Fault(key, what, "leave it out"))
+                faults.append(Fault(f"data.{key}", what, "leave it out"))
     revision = config.model.revision
     if config.model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         what = "runs code from the model's repository, and model.revision pins no commit"

@@ -104,8 +104,8 @@ def test_a_resumed_run_takes_the_cadence_that_it_is_given(finetune: Run, tmp_pat
     assert finetune(*command, "training.epochs=1", "training.eval_every=4", "training.log_every=4")[0] == 0
     assert finetune(*command, "training.epochs=3", "training.eval_every=3", "training.log_every=1")[0] == 0
     rows = [row for row in metrics(tmp_path / "runs" / "x") if row["step"] > 8]
-    assert [row["step"] for row in rows if "loss" in row] == list(range(9, 27))
-    assert [row["step"] for row in rows if "eval_loss" in row] == [9, 12, 15, 18, 21, 24, 26]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(9, 28))
+    assert [row["step"] for row in rows if "eval_loss" in row] == [9, 12, 15, 18, 21, 24, 27]
 
 
 def test_changed_rows_under_the_same_name_are_refused(finetune: Run, tmp_path: Path, chat_file: Path) -> None:

@@ -59,13 +59,13 @@ class RemoteTeacher:
     def ask(self, requests: Sequence[Request], asked: Asked) -> Outcome:
         """Have every request answered that is not in the journal yet."""
         new = {key: request for request in requests if (key := request.key(self.identity)) not in asked}
-        session = _Session(self._endpoint, self._settings, self.ceiling, self._pace, asked, self._met)
-        outcome = session.run(new)
-        self._met = session.met
+        asking = _Round(self._endpoint, self._settings, self.ceiling, self._pace, asked, self._met)
+        outcome = asking.run(new)
+        self._met = asking.met
         return outcome
 
 
-class _Session:
+class _Round:
     """The requests of one call, and what became of them."""
 
     def __init__(

@@ -195,7 +195,7 @@ def _cut(block: str, longest: int) -> list[str]:
 def read_examples(given: str, columns: Mapping[str, str], shots: int, count: int, seed: int) -> list[Item]:
     """Rows that each stand first among some that are shown together; the others are drawn by seed."""
     settings = DataConfig(train=given, columns=dict(columns))
-    loaded = load(find_sources(given, "examples"), settings, ("chat",), set(), set())
+    loaded = list(load(find_sources(given, "examples"), settings, ("chat",), set(), set()))
     rows = [from_json(row.json) for row in loaded]
     shown = [{"question": question(row), "answer": answer(row)} for row in rows]
     systems = [_system(row) if isinstance(row, Chat) else () for row in rows]

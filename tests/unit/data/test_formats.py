@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetune.data.formats import LAYOUTS, convert, detect
+from finetune.data.formats import convert, detect
 from finetune.data.prepare import PreparedData, read_rows
 from finetune.data.rows import Chat, Row, Text, from_json, to_json
 

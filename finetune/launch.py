@@ -29,7 +29,7 @@ from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly,
 from finetune.evaluate.contents import ANSWERS, EVALUATION
 from finetune.failures import explained
 from finetune.launch_command import accelerate_config, rank_command
-from finetune.log import log
+from finetune.log import log, set_up
 from finetune.plan import PLAN_FILE, RunPlan, as_json, load_plan, plan_run
 from finetune.rundir import (
     OUTCOME,
@@ -234,6 +234,7 @@ def first_failure(run_dir: Path, command: str) -> FinetuneError:
 
 def rank_main(arguments: Sequence[str]) -> int:
     """What each process runs under `accelerate launch -m finetune.train`."""
+    set_up()
     rank = int(os.environ.get("RANK", "0"))
     run_dir: Path | None = None
     try:

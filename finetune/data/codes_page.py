@@ -22,7 +22,7 @@ what to do. It takes whatever `data.train` takes, reads it once, and needs no GP
 ```bash
 finetune data check my.jsonl
 finetune data check my.jsonl model=tiny data.eval=heldout.jsonl
-finetune data check qa.csv data.columns.prompt=question data.columns.completion=answer check.output=checked
+finetune data check qa.csv data.columns.prompt=asked data.columns.completion=reply check.output=checked
 ```
 
 It prints the defects, the worst first, and writes `data-report.html` into the current folder or `check.output`: a page

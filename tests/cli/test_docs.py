@@ -135,7 +135,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             write_rows(folder / "heldout.jsonl", [_json_row(number) for number in range(100, 104)])
             write_rows(folder / "long.jsonl", [{"messages": [*_json_row(1)["messages"]] * 4}])
             pairs = [f"question {number},answer {number}" for number in range(24)]
-            (folder / "qa.csv").write_text("\n".join(["question,answer", *pairs]) + "\n", encoding="utf-8")
+            (folder / "qa.csv").write_text("\n".join(["asked,reply", *pairs]) + "\n", encoding="utf-8")
             alpaca = [{"instruction": f"Say {number}.", "output": str(number)} for number in range(4)]
             (folder / "alpaca.json").write_text(json.dumps(alpaca), encoding="utf-8")
             cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]

@@ -135,3 +135,22 @@ def test_processes_that_differ_from_the_world_are_refused(tmp_path: Path, rows: 
     assert done.returncode != 0
     assert "launch.processes: 4 differs from the 2 processes that were started" in done.stderr
     assert not (tmp_path / "runs" / "x").exists()
+
+
+@pytest.mark.parametrize("shape", ["chat", "text"])
+def test_ranks_start_from_one_preparation(shape: str, tmp_path: Path, rows: Path) -> None:
+    if shape == "text":
+        rows = write_rows(
+            tmp_path / "texts.jsonl", [{"text": f"{number} lamps are in the box."} for number in range(50)]
+        )
+    settings = [word for word in COMMON if not word.startswith("training.max_steps")]
+    done = run(
+        tmp_path, "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "finetune.train",
+        *settings, "training.max_steps=2", f"data.train={rows}", "training.batch_size=4",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "rows are prepared" in line]
+    assert len(said) == 1 and "50 rows are prepared" in said[0], done.stderr
+    prepared = list((tmp_path / "runs" / ".prepared").glob("*/prepared.json"))
+    assert len(prepared) == 1 and not list((tmp_path / "runs" / ".prepared").glob(".scratch-*"))
+    assert len(losses(tmp_path)) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +28,6 @@ from finetune.data.shards import Counts, Job, SplitPlan, encode_splits
 from finetune.data.split import duplicates, hold_out, refuse_overlap, repeat
 from finetune.data.spool import Indices, Spool, SpoolWriter, add_to_digest
 from finetune.errors import UserError
-from finetune.log import log
 
 if TYPE_CHECKING:
     import datasets
@@ -215,12 +213,9 @@ class _Job:
         kept, held_rows, held, origin = self._split()
         self._check_template(self.encoder)
         mixed = _mixed(self.rows, kept, self.settings.data, self.settings.seed)
-        started = time.monotonic()
         train, other = self._encoded(
             SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", held_rows, held)
         )
-        seconds = time.monotonic() - started
-        log.info(f"{train.given + other.given:,} rows are prepared: tokenised in {seconds:.1f} s")
         return PreparedData(
             folder=str(self.folder),
             shape="chat" if "chat" in self.rows.shapes else "text",

@@ -293,8 +293,6 @@ def merge_base(facts: ModelFacts, folder: Path, tokenizer: Any) -> ModelFacts:
     It is written since the new adapter means nothing without it, and merged in the number format that the
     base is stored in, never in a quantized one, whose rounding would eat the adapter.
     """
-    from peft import PeftModel
-
     from finetune.model import load_model
 
     if facts.adapter is None:
@@ -302,12 +300,20 @@ def merge_base(facts: ModelFacts, folder: Path, tokenizer: Any) -> ModelFacts:
     if not folder.exists():
         precision = facts.dtype if facts.dtype in ("fp32", "bf16", "fp16") else "fp32"
         base = load_model(facts, precision=precision, attention="eager", full=False, tokenizer=tokenizer)
-        merged = PeftModel.from_pretrained(base, facts.adapter.path).merge_and_unload(safe_merge=True)
         unfinished = folder.with_name(f".{folder.name}.unfinished")
-        merged.save_pretrained(str(unfinished), safe_serialization=True)
+        merged(base, facts).save_pretrained(str(unfinished), safe_serialization=True)
         tokenizer.save_pretrained(str(unfinished))
         unfinished.rename(folder)
     return inspect_model(str(folder))
+
+
+def merged(base: PreTrainedModel, facts: ModelFacts) -> PreTrainedModel:
+    """The base with the adapter that its facts name, if any, merged into its weights."""
+    from peft import PeftModel
+
+    if facts.adapter is None:
+        return base
+    return PeftModel.from_pretrained(base, facts.adapter.path).merge_and_unload(safe_merge=True)
 
 
 def trainable_report(model: Any) -> TrainableReport:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 ADAPTER, MODEL = "adapter", "model"
+CARD = "README.md"
 WATCHED = 8  # tensors that are looked at after the first step
 WATCHED_NUMBERS = 1_000_000  # of each, so that a full model is not copied
 
@@ -77,12 +78,13 @@ def save_artefact(
     precision: str = "fp32",
     start_folder: Path | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
+    remark: str = "",
 ) -> Path:
     """Write `adapter/` or `model/` with its tokenizer, for plain peft or transformers to load.
 
     A full model is written in `precision`, the format that training computed in: fp32 masters would double
     its size and add nothing that was ever used. `state` holds the gathered weights when ranks hold shards
-    of them.
+    of them. `remark` is what whoever reads the adapter's card has to know.
     """
     from peft import PeftModel
 
@@ -92,8 +94,16 @@ def save_artefact(
     else:
         folder = run_dir / MODEL
         _save_full(model, folder, precision, state)
+    _add_to_card(folder / CARD, remark)
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+def _add_to_card(card: Path, remark: str) -> None:
+    """Write a remark under the card that peft has made; where there is no card there is nothing to add to."""
+    if remark and card.is_file():
+        text = card.read_text(encoding="utf-8").rstrip()
+        card.write_text(f"{text}\n\n## Evaluation\n\n{remark}.\n", encoding="utf-8")
 
 
 def _save_adapter(

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -51,7 +52,7 @@ class Watch:
 def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int) -> Watch:
     """Every callback of a run; only the main process writes."""
     stops = Stops(seconds(plan.config.training.max_time) if plan.config.training.max_time else None)
-    callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), Cadence()]
+    callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), Cadence(), Schedule()]
     if plan.config.training.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(plan.config.training.early_stopping))
     callbacks.append(stops)
@@ -79,6 +80,27 @@ class Cadence(TrainerCallback):  # type: ignore[misc]
         if control.should_save or control.should_training_stop:
             control.should_log = True
         return control
+
+
+class Schedule(TrainerCallback):  # type: ignore[misc]
+    """Go on with this run's own rate, schedule and weight decay, not with those that the checkpoint was saved under.
+
+    A longer run would spend its first step on the last rate of the shorter one, often zero; and a rate or decay that
+    may differ from the earlier one would have no effect.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, lr_scheduler: Any, **kwargs: Any
+    ) -> None:
+        if not isinstance(lr_scheduler, LambdaLR):  # DeepSpeed's own, which it steps itself
+            return
+        groups = lr_scheduler.optimizer.param_groups
+        lr_scheduler.base_lrs = [args.learning_rate] * len(groups)
+        rates = [args.learning_rate * share(lr_scheduler.last_epoch) for share in lr_scheduler.lr_lambdas]
+        for group, rate in zip(groups, rates, strict=True):
+            group["initial_lr"], group["lr"] = args.learning_rate, rate
+        lr_scheduler._last_lr = rates  # what is logged
+        groups[0]["weight_decay"] = args.weight_decay  # the other group holds what never decays
 
 
 class NumberGuard(TrainerCallback):  # type: ignore[misc]

@@ -87,19 +87,24 @@ def _run(arguments: list[str]) -> int:
 
 
 def _find_verb(arguments: list[str]) -> tuple[str, list[str]]:
-    """The verb that is meant, of one word or two, or the first word of several verbs; and what follows it."""
-    first = arguments[0]
-    if any(name.startswith(f"{first} ") for name in VERBS):
-        two = " ".join(arguments[:2])
-        return (two, arguments[2:]) if two in VERBS else (first, arguments[1:])
-    if first not in VERBS:
-        raise _no_such_verb("", first)
-    return first, arguments[1:]
+    """The verb that is meant, of one word or several, or the first words of several verbs; and what follows it."""
+    name, rest = "", list(arguments)
+    while rest and _family(longer := f"{name} {rest[0]}".lstrip()):
+        name, rest = longer, rest[1:]
+        if name in VERBS:
+            return name, rest
+    if not name:
+        raise _no_such_verb("", arguments[0])
+    return name, rest
+
+
+def _family(words: str) -> list[str]:
+    """The verbs that begin with these words."""
+    return [name for name in VERBS if f"{name} ".startswith(f"{words} " if words else "")]
 
 
 def _no_such_verb(family: str, word: str) -> UserError:
-    known = list(dict.fromkeys(name.removeprefix(f"{family} ") for name in VERBS if name.startswith(family)))
-    known = known if family else list(dict.fromkeys(name.partition(" ")[0] for name in known))
+    known = list(dict.fromkeys(name.removeprefix(f"{family} ").partition(" ")[0] for name in _family(family)))
     where = f"{family} {word}".strip()
     return UserError.at(where, "no such command", did_you_mean(word, known) or f"known are {', '.join(known)}")
 
@@ -145,10 +150,49 @@ def _evaluate(command: Command) -> int:
     return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
 
 
+def _data_split(command: Command) -> int:
+    from finetune.data import split_files
+
+    return split_files.command(command.arguments, json_output=command.json)
+
+
+def _data_clean(command: Command) -> int:
+    from finetune.data.clean import command as clean
+
+    return clean.command(command.arguments, json_output=command.json)
+
+
 def _data_check(command: Command) -> int:
     from finetune.data.examine import command as check
 
     return check.command(command.arguments, json_output=command.json)
+
+
+def _data_build_synth(command: Command) -> int:
+    from finetune.data.build import synth
+
+    return synth.command(command.arguments, json_output=command.json)
+
+
+def _clean_settings() -> list[str]:
+    from finetune.data.clean.settings import CleanSettings
+    from finetune.settings.reference import own_settings
+
+    return own_settings(CleanSettings())
+
+
+def _split_settings() -> list[str]:
+    from finetune.data.split_files import SplitSettings
+    from finetune.settings.reference import own_settings
+
+    return own_settings(SplitSettings())
+
+
+def _synth_settings() -> list[str]:
+    from finetune.data.build.settings import SynthSettings
+    from finetune.settings.reference import own_settings
+
+    return own_settings(SynthSettings())
 
 
 def _demo(command: Command) -> int:
@@ -204,6 +248,27 @@ VERBS: dict[str, Verb] = {
         settings=_check_settings,
     ),
     "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
+    "data clean": Verb(
+        _data_clean,
+        "FILE… [output=DIR] [clean.steps=[…]] [key=value …] [--flags]",
+        "repair rows and drop bad ones, each with its reason",
+        EVERY,
+        settings=_clean_settings,
+    ),
+    "data split": Verb(
+        _data_split,
+        "FILE… [output=DIR] [split.share=0.1] [data.group_by=[COLUMN]] [--flags]",
+        "part rows into train and held out, without leaks",
+        EVERY,
+        settings=_split_settings,
+    ),
+    "data build synth": Verb(
+        _data_build_synth,
+        "prompts=FILE|documents=PATH|examples=FILE [key=value …] [--flags]",
+        "rows written by a bigger model, and judged",
+        EVERY,
+        settings=_synth_settings,
+    ),
 }
 
 
@@ -229,7 +294,7 @@ def _parse(verb: str, arguments: list[str]) -> Command:
         elif allowed[flag] and flag in given:
             raise UserError.at(flag, "is given twice", "keep one of them")
         elif allowed[flag] and not equals:
-            if not waiting:
+            if not waiting or not waiting[0]:
                 raise UserError.at(flag, "needs a value", f"write {_shown_flag(verb, flag)}")
             given[flag] = waiting.pop(0)
         elif allowed[flag] and not value:
@@ -267,7 +332,7 @@ def _shown_flag(verb: str, flag: str) -> str:
 
 def _overview(family: str = "") -> str:
     lines = ["usage: finetune <command> [argument …] [key=value …] [--flags]", "", "commands:"]
-    shown = {name: verb for name, verb in VERBS.items() if name.startswith(family)}
+    shown = {name: verb for name, verb in VERBS.items() if name in _family(family)}
     width = max(map(len, shown)) + 2
     lines += [f"  {name:<{width}} {verb.summary}" for name, verb in shown.items()]
     lines += ["", "start with:", "  finetune demo", "  finetune train model=tiny data.train=my.jsonl"]

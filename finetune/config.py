@@ -125,19 +125,9 @@ class MethodConfig:
 
 
 @dataclass
-class DataConfig:
-    """The rows: where they come from and how they are cut."""
+class RowsConfig:
+    """Rows as their files hold them."""
 
-    train: Any = setting(MISSING, "File, folder, hub id or a list of them with the training rows.", example="my.jsonl")
-    eval: Any = setting(None, "The same for held-out rows; without it a part of the training rows is held out.")
-    eval_share: float = setting(
-        0.1, "Share of the rows held out when `data.eval` is not given; 0 for none.", low=0, below=1
-    )
-    weights: list[float] = setting([], "How often the rows of each source in `data.train` are seen in one epoch.")
-    counts: list[int] = setting(
-        [],
-        "Rows of each source in `data.train` in one epoch, chosen by seed; more than a source has repeat its rows.",
-    )
     columns: dict[str, str] = setting({}, "Names of columns: ours to the file's, such as `prompt: question`.")
     layout: str | None = setting(
         None,
@@ -161,6 +151,42 @@ class DataConfig:
     split: str = setting("train", "Split of a hub dataset.")
     revision: str | None = setting(None, "Commit, tag or branch of a hub dataset.")
     limit: int | None = setting(None, "Use only the first rows of each source; for trying things out.", low=1)
+
+
+@dataclass
+class GroupedRowsConfig(RowsConfig):
+    """Rows, some of which belong together."""
+
+    group_by: list[str] = setting(
+        [],
+        "Columns such as a user or a source document: rows that have the same value in one of them are trained on "
+        "together or held out together.",
+    )
+
+
+@dataclass
+class DataConfig(GroupedRowsConfig):
+    """The rows: where they come from and how they are cut."""
+
+    train: Any = setting(MISSING, "File, folder, hub id or a list of them with the training rows.", example="my.jsonl")
+    eval: Any = setting(None, "The same for held-out rows; without it a part of the training rows is held out.")
+    eval_share: float = setting(
+        0.1, "Share of the rows held out when `data.eval` is not given; 0 for none.", low=0, below=1
+    )
+    benchmarks: Any = setting(
+        None, "Files with the rows of benchmarks, of which the training rows must hold none.", example="exam.jsonl"
+    )
+    contamination_words: int = setting(
+        13, "Words in a row that training rows may not share with held-out rows and those of `data.benchmarks`.", low=5
+    )
+    allow_contamination: bool = setting(
+        False, "Train although training rows stand in `data.eval` or `data.benchmarks`; the report then says so."
+    )
+    weights: list[float] = setting([], "How often the rows of each source in `data.train` are seen in one epoch.")
+    counts: list[int] = setting(
+        [],
+        "Rows of each source in `data.train` in one epoch, chosen by seed; more than a source has repeat its rows.",
+    )
     max_length: int | None = setting(None, "Longest row in tokens; by default the model's context.", low=2)
     on_long: str = setting("fail", "What happens to rows over `data.max_length`.", choices=("fail", "truncate", "drop"))
 
@@ -375,7 +401,17 @@ OPTIONS: dict[str, dict[str, type[Any]]] = {
 }
 
 # Keys that hold a path (or several): quoted before Hydra's grammar sees them, and never read as a sweep.
-PATH_KEYS = ("data.train", "data.eval", "model.name", "model.chat_template", "output_dir", "resume")
+PATH_KEYS = (
+    "data.train",
+    "data.eval",
+    "data.benchmarks",
+    "model.name",
+    "model.chat_template",
+    "method.teacher",
+    "output_dir",
+    "output",
+    "resume",
+)
 
 # Mappings whose keys are the user's: an override of them needs no `+`.
 OPEN_KEYS = ("method.trl", "data.columns")

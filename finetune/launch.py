@@ -26,6 +26,7 @@ import yaml
 from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose, identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly, UserError
+from finetune.evaluate.contents import ANSWERS, EVALUATION
 from finetune.failures import explained
 from finetune.launch_command import accelerate_config, rank_command
 from finetune.log import log, set_up
@@ -82,6 +83,7 @@ def refuse_another(plan: RunPlan) -> None:
     batch = plan.batch
     fingerprint, batching = plan.data.fingerprint, plan.resolved.batching
     check_same_run(Path(plan.run_dir), plan.config, fingerprint, batch.steps, batch.effective, batching)
+    lineage.refuse_other_models(plan)
 
 
 def already_finished(plan: RunPlan) -> dict[str, Any] | None:
@@ -130,7 +132,8 @@ def begin(plan: RunPlan, composed: Composed) -> RunPlan:
     from finetune.tokenizer import load_tokenizer
 
     run_dir = Path(plan.run_dir)
-    (run_dir / OUTCOME).unlink(missing_ok=True)
+    for name in (OUTCOME, EVALUATION, ANSWERS):  # of the result that is about to be replaced
+        (run_dir / name).unlink(missing_ok=True)
     checkpoint.sweep(run_dir, after=checkpoint.step_of(plan.resume_from))
     for stale in (run_dir / ERRORS).glob("rank-*"):
         stale.unlink()

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from pathlib import Path
 from typing import Any
 
 from finetune import __version__
 from finetune.compose import identity
+from finetune.data.build.origin import teachers
+from finetune.errors import Fault, UserError
+from finetune.methods import METHODS
+from finetune.model_files import ModelFacts, digest_of
 from finetune.plan import RunPlan
-from finetune.rundir import write_json
+from finetune.rundir import has_progress, read_facts, write_json
 
 LINEAGE = "lineage.json"
+
+
+def refuse_other_models(plan: RunPlan) -> None:
+    """Refuse to continue a run with other weights, under the same name, of a model that its method reads."""
+    run_dir = Path(plan.run_dir)
+    path = run_dir / LINEAGE
+    if not plan.frozen or not has_progress(run_dir) or not path.exists():
+        return
+    stored = read_facts(path, *plan.frozen)
+    keys = METHODS[plan.config.method.option].frozen_models(plan.config.method)
+    what = f"has other weights than when {run_dir} began"
+    mend = "choose another name, or start anew in its place with resume=none"
+    if faults := [
+        Fault(keys[role].key, f"{facts.name} {what}", mend)
+        for role, facts in plan.frozen.items()
+        if stored[role]["fingerprint"] != digest_of(facts)
+    ]:
+        raise UserError(faults)
 
 
 def begin(plan: RunPlan) -> None:
@@ -24,6 +47,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
     model, data = plan.model, plan.data
     return {
         "base": {"name": model.name, "revision": model.revision, "fingerprint": model.fingerprint},
+        **{role: _read_only(facts) for role, facts in plan.frozen.items()},
         "parent": model.adapter.path if model.adapter else None,
         "data": {
             "train": plan.config.data.train,
@@ -31,7 +55,10 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "fingerprint": data.fingerprint,
             "held_out_fingerprint": data.held_out_fingerprint,
             "rows": data.train.rows,
+            "allow_contamination": plan.config.data.allow_contamination,
+            "contamination": [dataclasses.asdict(entry) for entry in data.contamination],
         },
+        "teachers": teachers(plan.config.data.train),
         "method": plan.config.method.option,
         "tuning": plan.config.tuning.option,
         "config": identity(plan.config),
@@ -42,4 +69,15 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "device": plan.machine.device_name,
             "processes": plan.batch.processes,
         },
+    }
+
+
+def _read_only(facts: ModelFacts) -> dict[str, Any]:
+    """A model that the method reads beside the trained one."""
+    adapter = facts.adapter
+    return {
+        "name": facts.name,
+        "base": adapter.base_name if adapter else None,
+        "revision": facts.revision,
+        "fingerprint": digest_of(facts),
     }

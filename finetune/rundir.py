@@ -104,10 +104,10 @@ def write_text(path: Path, text: str) -> None:
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:
     """How the run in this directory ended, or None when it has not finished."""
     path = run_dir / OUTCOME
-    return _read(path, "planned_steps") if path.exists() else None
+    return read_facts(path, "planned_steps") if path.exists() else None
 
 
-def _read(path: Path, *keys: str) -> dict[str, Any]:
+def read_facts(path: Path, *keys: str) -> dict[str, Any]:
     """What a file of a run holds; one that a person or a broken disk has changed is named."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -127,20 +127,21 @@ def check_same_run(
     The batch may be made up otherwise, of more processes with fewer rows each, as long as a step sees as many rows.
     """
     path = run_dir / "plan.json"
-    if not path.exists() or not _has_progress(run_dir):
+    if not path.exists() or not has_progress(run_dir):
         return
-    stored = _read(path, "config", "data", "batch", "resolved")
+    stored = read_facts(path, "config", "data", "batch", "resolved")
     then, now = _flat(stored["config"]), _flat(config_to_dict(config))
     anew = "choose another name, or start anew in its place with resume=none"
     mend = f"{anew}, or allow it with 'allow_change=[{{}}]'"
+    other_rows = "data" in config.allow_change
     faults = [
         Fault(
             key,
             f"was {then.get(key)!r} when {run_dir} began, is now {now.get(key)!r}",
-            anew if _decides_shape(key) else mend.format(key),
+            anew if _decides_shape(key) else mend.format("data" if _within(key, ("data",)) else key),
         )
         for key in _differing(then, now)
-        if _decides_shape(key) or key not in config.allow_change
+        if _decides_shape(key) or not (key in config.allow_change or (_within(key, ("data",)) and other_rows))
     ]
     rows = stored["batch"]["effective"]
     if rows != effective:
@@ -150,7 +151,7 @@ def check_same_run(
     if (before == "grouped") != (batching == "grouped"):  # flat and padded batches hold the same rows
         what = f"was {before!r} when {run_dir} began, and is {batching!r} on this machine"
         faults.append(Fault("training.batching", what, f"set training.batching={before}"))
-    if stored["data"]["fingerprint"] != data_fingerprint and "data" not in config.allow_change and not faults:
+    if stored["data"]["fingerprint"] != data_fingerprint and not other_rows and not faults:
         what = f"the rows differ from those that {run_dir} began with"
         faults.append(Fault("data.train", what, mend.format("data")))
     if steps < stored["batch"]["steps"] and read_outcome(run_dir) is not None:
@@ -161,7 +162,7 @@ def check_same_run(
         raise UserError(faults)
 
 
-def _has_progress(run_dir: Path) -> bool:
+def has_progress(run_dir: Path) -> bool:
     """Whether there is anything to continue: a run that died before its first checkpoint binds nobody."""
     checkpoints = run_dir / CHECKPOINTS
     return read_outcome(run_dir) is not None or (checkpoints.is_dir() and any(checkpoints.iterdir()))

@@ -13,7 +13,7 @@ from finetune import checkpoint, launch, tracking, weights
 from finetune.errors import RunFailed
 from finetune.log import log, rank
 from finetune.methods import METHODS
-from finetune.methods.arguments import passed_on
+from finetune.methods.arguments import Parts, passed_on
 from finetune.plan import RunPlan
 from finetune.rundir import OUTCOME, write_json
 
@@ -47,13 +47,15 @@ def train(plan: RunPlan) -> None:
         raise RunFailed(f"{what}; start the run with `{plan.command}`")
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
     tuned = weights.load(plan, tokenizer)
+    frozen = weights.load_frozen(plan, tokenizer)
 
     # 3. TRL's trainer, watched.
     tracking.set_up(config.tracking, plan.run_dir)
     resume_step = checkpoint.step_of(plan.resume_from)
     watch = callbacks.build(plan, token_counts, resume_step)
     with passed_on(config.method.trl):
-        trainer = method.build_trainer(arguments, tuned, tokenizer, rows, held_out, watch.callbacks)
+        parts = Parts(arguments, tuned, tokenizer, rows, held_out, watch.callbacks, frozen)
+        trainer = method.build_trainer(plan, parts)
     if config.parallel.option == "ddp":
         adapter.keep_in_fp32(trainer.model)
         if plan.resolved.batching == "flat":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import FullTuning, LoraTuning
+from finetune.data.prepared import said_allowed
 from finetune.log import rank
 from finetune.plan import RunPlan
 
@@ -43,6 +44,24 @@ def load(plan: RunPlan, tokenizer: Any) -> Any:
     )
 
 
+def load_frozen(plan: RunPlan, tokenizer: Any) -> dict[str, Any]:
+    """The models that the method only reads, by their role; an adapter is merged into its base."""
+    from finetune import adapter, model
+
+    found = {}
+    for role, facts in plan.frozen.items():
+        read = model.load_model(
+            facts,
+            precision=plan.resolved.precision,
+            attention=plan.resolved.attention,
+            full=False,
+            tokenizer=tokenizer,
+            sharded=plan.config.parallel.option != "ddp",
+        )
+        found[role] = adapter.merged(read, facts).requires_grad_(False).eval()
+    return found
+
+
 def save(plan: RunPlan, trainer: Any, tokenizer: Any) -> Path | None:
     """Save what was trained, and compare it with what is in memory; sharded weights are gathered first."""
     from finetune import artefact
@@ -61,6 +80,7 @@ def save(plan: RunPlan, trainer: Any, tokenizer: Any) -> Path | None:
         precision=plan.resolved.precision,
         start_folder=start if start.is_dir() else None,
         state=state,
+        remark=said_allowed(plan.data.contamination) if plan.data.contamination else "",
     )
     if not sharded:
         artefact.compare_reloaded(trainer.model, saved)

@@ -2,8 +2,8 @@
 
 Texts that agree in a band share a bucket. In a small bucket all pairs are candidates. A template with slots makes
 giant ones, where all pairs would be too many: there each text is a candidate with a few representatives, and with
-the texts that share one of its rare shingles, which are the words in the slots. So whatever is near belongs to the
-same component, and the work grows with the number of texts.
+the texts that share one of its rare shingles, which are the words in the slots. So the work grows with the number of
+texts, and what is near still comes into one component, though not by every pair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from finetune.data.sketch import Shingles, Sketches, shingles
 from finetune.data.words import Hashes, Places, batches, distinct
 
 SMALL_BUCKET = 32  # texts of which all pairs are candidates
-SMALL_PRODUCT = 1024  # the same between two sets: texts of one times those of the other
+FEW_PAIRS = 200_000  # of few texts larger buckets are still small, as long as there are about so many pairs at most
 RARE = 32  # a shingle in more texts than this belongs to a template
 RARE_KEPT = 16  # rare shingles by which a text is looked up
 COUNTERS = 1 << 24  # shingles are counted by their last bits
@@ -49,7 +49,7 @@ def candidates(
     large = False
     for band in range(sketches.bands.shape[1]):
         buckets = bucketed(sketches.bands[:, band], side)
-        is_large = _is_large(buckets, side)
+        is_large = _is_large(buckets, len(sketches.owner), side)
         found.add(all_pairs(buckets, ~is_large, side))
         weight[buckets.order] += np.repeat(buckets.sizes, buckets.sizes)
         large = large or bool(is_large.any())
@@ -102,11 +102,12 @@ def _counts(buckets: Bucketed, side: NDArray[np.bool_]) -> tuple[Places, Places]
     return buckets.sizes - second, second
 
 
-def _is_large(buckets: Bucketed, side: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+def _is_large(buckets: Bucketed, texts: int, side: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    limit = max(SMALL_BUCKET, FEW_PAIRS // max(texts, 1))
     if side is None:
-        return buckets.sizes > SMALL_BUCKET
+        return buckets.sizes > limit
     first, second = _counts(buckets, side)
-    return first * second > SMALL_PRODUCT
+    return first * second > limit**2
 
 
 def all_pairs(buckets: Bucketed, chosen: NDArray[np.bool_], side: NDArray[np.bool_] | None) -> tuple[Places, Places]:
@@ -147,7 +148,7 @@ def _link_to_representatives(
     family = np.zeros(len(sketches.owner), dtype=bool)
     for band in range(sketches.bands.shape[1]):
         buckets = bucketed(sketches.bands[:, band], side)
-        large = _is_large(buckets, side)
+        large = _is_large(buckets, len(sketches.owner), side)
         place = np.repeat(buckets.begins[large], buckets.sizes[large]) + _within(buckets.sizes[large])
         members = buckets.order[place]
         bucket = np.repeat(np.arange(large.sum()), buckets.sizes[large])

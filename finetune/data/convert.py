@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.config import DataConfig
+from finetune.config import RowsConfig
 from finetune.data import formats
 from finetune.data.check import check
 from finetune.data.faults import FaultLog
@@ -15,15 +15,15 @@ from finetune.errors import UserError, did_you_mean, listed
 class Converter:
     """Turns the records of files into rows; the first record of each file decides on its layout."""
 
-    def __init__(self, data: DataConfig, shapes: tuple[str, ...], faults: FaultLog) -> None:
+    def __init__(self, data: RowsConfig, shapes: tuple[str, ...], faults: FaultLog) -> None:
         self._data, self._shapes, self._faults = data, shapes, faults
         self._first: Record | None = None
-        self._layout = ""
+        self.layout = ""
 
     def begin(self, record: Record) -> None:
         """Find the layout of a file by its first record; raises UserError when it has none."""
         self._first = record
-        self._layout = self._data.layout or _detect(record, self.values(record), self._data.columns)
+        self.layout = self._data.layout or _detect(record, self.values(record), self._data.columns)
 
     def row(self, record: Record) -> Row | None:
         """The record as a row that is fit to be learned from; notes its faults when it is not."""
@@ -51,16 +51,16 @@ class Converter:
 
     def field(self, field: str, values: Values) -> str:
         """The column to name for a fault of the row: the layout's own, where it is not called messages."""
-        needs = formats.LAYOUTS[self._layout].needs
+        needs = formats.LAYOUTS[self.layout].needs
         return needs[-1] if field == "messages" and field not in values else field
 
     def _row(self, record: Record, values: Values) -> Row | None:
         try:
-            return formats.convert(self._layout, values)
+            return formats.convert(self.layout, values)
         except BadRow as bad:
             other = None if self._data.layout else formats.detect(values)
-            if self._first and other and other != self._layout:
-                what = f"the row is {other}, but row {self._first.row} of the file is {self._layout}"
+            if self._first and other and other != self.layout:
+                what = f"the row is {other}, but row {self._first.row} of the file is {self.layout}"
                 mend = "keep one layout in a file; data.train takes several files"
                 self._faults.add(record.where, what, mend, "layout-mixed")
             else:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from finetune.config import DataConfig
+from finetune.config import DataConfig, RowsConfig
 from finetune.data import formats
 from finetune.data.convert import Converter
 from finetune.data.faults import FaultLog
 from finetune.data.read import Record, Source, read
 from finetune.data.rows import Chat, Row, to_json
-from finetune.errors import did_you_mean, listed
+from finetune.errors import UserError, did_you_mean, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Loaded:
     row: int
     source: int  # index in data.train or data.eval
     plain: bool = False  # needs no chat template
-    groups: tuple[str, ...] = ()  # what it has in each column by which rows are kept together
+    groups: tuple[str, ...] = ()  # what it has in each column of data.group_by
 
     @property
     def where(self) -> str:
@@ -33,20 +34,79 @@ class Loaded:
         return f"{self.file}:{self.row}"
 
 
-def load(sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str]) -> Iterator[Loaded]:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A record, its layout, and the row that it became."""
+
+    record: Record
+    layout: str
+    row: Row
+    source: int  # index of its source
+
+
+def load(
+    sources: Sequence[Source], data: DataConfig, shapes: tuple[str, ...], used: set[str], seen: set[str]
+) -> Iterator[Loaded]:
     """Every row of the sources; raises all their faults after the last one.
 
-    Notes in `used` which of `data.columns` the sources have.
+    Notes in `used` which of `data.columns` they have, and in `seen` which of `data.group_by`.
+    """
+    faults = FaultLog()
+    for item in read_rows(sources, data, shapes, used, seen, faults, also=data.group_by):
+        plain = isinstance(item.row, Chat) and item.row.plain
+        place = (item.record.file, item.record.row, item.source)
+        yield Loaded(to_json(item.row), item.row.shape, *place, plain, groups_of(item.record, data.group_by))
+    faults.raise_any()
+
+
+def read_rows(
+    sources: Sequence[Source],
+    data: RowsConfig,
+    shapes: tuple[str, ...],
+    used: set[str],
+    seen: set[str],
+    faults: FaultLog,
+    *,
+    also: Sequence[str] = (),
+    others: bool = False,
+) -> Iterator[Checked]:
+    """The sound rows of the sources, one by one, with the records that they came from; faults go to the log.
+
+    `also` are columns that are needed besides those of the layouts, of which `seen` notes those that are there;
+    `others` asks for every column there is.
     """
     check_columns(data.columns)
-    faults = FaultLog()
-    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values()}
+    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *also}
     for index, source in enumerate(sources):
-        records = read(source, faults, wanted=wanted, limit=data.limit, split=data.split, revision=data.revision)
-        for record, row in _rows(_noting(records, data.columns, used), Converter(data, shapes, faults)):
-            plain = isinstance(row, Chat) and row.plain
-            yield Loaded(to_json(row), row.shape, record.file, record.row, index, plain)
-    faults.raise_any()
+        records = read(
+            source,
+            faults,
+            wanted=wanted,
+            others=others,
+            limit=data.limit,
+            split=data.split,
+            revision=data.revision,
+        )
+        converter = Converter(data, shapes, faults)
+        records = noting(noting(records, data.columns, used), {column: column for column in also}, seen)
+        for record in records:
+            row = converter.row(record)
+            if row is not None:
+                yield Checked(record, converter.layout, row, index)
+
+
+def groups_of(record: Record, columns: Sequence[str]) -> tuple[str, ...]:
+    """What a record holds in the columns that rows are grouped by, as JSON; "" for nothing."""
+    found = (record.values.get(column) for column in columns)
+    return tuple("" if value in (None, "") else json.dumps(value, sort_keys=True, default=str) for value in found)
+
+
+def check_hub(data: RowsConfig, sources: Sequence[Source]) -> None:
+    """Refuse settings of hub datasets where no rows come from the hub."""
+    if not any(source.on_hub for source in sources):
+        given = {"data.revision": data.revision is not None, "data.split": data.split != "train"}
+        for key in (key for key, is_given in given.items() if is_given):
+            raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
 
 
 def check_used(columns: dict[str, str], used: set[str]) -> None:
@@ -58,8 +118,18 @@ def check_used(columns: dict[str, str], used: set[str]) -> None:
     faults.raise_any()
 
 
-def _noting(records: Iterator[Record], columns: dict[str, str], used: set[str]) -> Iterator[Record]:
-    """The records, noting which of the given columns they have."""
+def check_groups(columns: Sequence[str], seen: set[str]) -> None:
+    """Refuse columns to group by that no row has."""
+    faults = FaultLog()
+    for column in columns:
+        if column not in seen:
+            what = f"no row has a column {column!r}, so it has no effect"
+            faults.add("data.group_by", what, "correct it, or leave it out", "columns-setting")
+    faults.raise_any()
+
+
+def noting(records: Iterator[Record], columns: Mapping[str, str], used: set[str]) -> Iterator[Record]:
+    """The records, noting which of the named columns they have."""
     for record in records:
         if len(used) < len(columns):
             used.update(ours for ours, theirs in columns.items() if theirs in record.values)
@@ -78,10 +148,3 @@ def check_columns(columns: dict[str, str]) -> None:
             what = f"names the column {columns[second]!r}, as data.columns.{first} does"
             faults.add(f"data.columns.{second}", what, "give each its own column", "columns-setting")
     faults.raise_any()
-
-
-def _rows(records: Iterator[Record], converter: Converter) -> Iterator[tuple[Record, Row]]:
-    for record in records:
-        row = converter.row(record)
-        if row is not None:
-            yield record, row

@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 
 from finetune.config import DataConfig
 from finetune.data import prepared, store
+from finetune.data.benchmarks import Passage, find_benchmarks, read_benchmarks
+from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
 from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
-from finetune.data.load import check_used, load
+from finetune.data.leaks import Compared, check_leaks
+from finetune.data.load import check_groups, check_hub, check_used, load
 from finetune.data.order import row_order
-from finetune.data.prepared import PreparedData, SplitFacts
+from finetune.data.prepared import Allowed, PreparedData, SplitFacts, said_allowed
 from finetune.data.read import Source, find_sources
-from finetune.data.rows import Row
+from finetune.data.rows import Row, compared, from_json
 from finetune.data.sandbox import TemplateFault
 from finetune.data.shards import Counts, Job, SplitPlan, encode_splits
-from finetune.data.split import duplicates, hold_out, refuse_overlap, repeat
+from finetune.data.split import Splitter, duplicates, repeat
 from finetune.data.spool import Indices, Spool, SpoolWriter, add_to_digest
 from finetune.errors import UserError
 
@@ -58,7 +61,7 @@ class Settings:
     def digest(self, *more: str) -> str:
         """A hash of these settings and of whatever else is given."""
         own = dataclasses.asdict(self)
-        for where in ("train", "eval"):  # a file by another name has the same rows
+        for where in ("train", "eval", "benchmarks"):  # a file by another name has the same rows
             del own["data"][where]
         return hashlib.sha256(json.dumps([ENCODER_VERSION, own, more], sort_keys=True).encode()).hexdigest()
 
@@ -81,17 +84,19 @@ def prepare(
     """
     train = find_sources(data.train, "data.train")
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
+    benchmarks = find_benchmarks(data.benchmarks)
     _check_settings(data, train, held)
     settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), tokenizer_digest(tokenizer))
     root = Path(cache)
-    files = [prepared.files_digest(sources) for sources in (train, held)]
+    files = [prepared.files_digest(sources) for sources in (train, held, benchmarks)]
     key = settings.digest(*map(str, files)) if None not in files else None
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
     encoder = settings.job.encoder(tokenizer)
     with prepared.scratch(root) as folder:
-        work = _Job(root, folder, *_spooled(folder, settings, train, held), settings, tokenizer, encoder)
+        rows, held_rows = _spooled(folder, settings, train, held)
+        work = _Job(root, folder, rows, held_rows, read_benchmarks(benchmarks), settings, tokenizer, encoder)
         result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
         prepared.remember(root, key, work.folder.name)
@@ -100,14 +105,15 @@ def prepare(
 
 def _spooled(folder: Path, settings: Settings, train: Sequence[Source], held: Sequence[Source]) -> tuple[Spool, Spool]:
     """The checked rows to train on and those held out, each in a file."""
-    used: set[str] = set()
+    used, seen = set[str](), set[str]()
     spools = []
     for name, sources in (("train", train), ("held_out", held)):
         writer = SpoolWriter(folder / f"{name}.rows")
-        for row in load(sources, settings.data, settings.shapes, used):
+        for row in load(sources, settings.data, settings.shapes, used, seen):
             writer.add(row)
         spools.append(writer.close())
     check_used(settings.data.columns, used)
+    check_groups(settings.data.group_by, seen)
     return spools[0], spools[1]
 
 
@@ -141,10 +147,7 @@ def lengths(split: SplitFacts) -> NDArray[np.int32]:
 
 
 def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[Source]) -> None:
-    if not any(source.on_hub for source in (*sources, *held)):
-        given = {"data.revision": data.revision is not None, "data.split": data.split != "train"}
-        for key in (key for key, is_given in given.items() if is_given):
-            raise UserError.at(key, "has no effect: no rows come from the hub", "leave it out")
+    check_hub(data, [*sources, *held])
     if data.weights and data.counts:
         raise UserError.at("data.counts", "is set together with data.weights", "keep one of them")
     for key, values in (("weights", data.weights), ("counts", data.counts)):
@@ -184,6 +187,10 @@ def _rows_digest(rows: Spool, indices: Indices) -> str:
     return digest.hexdigest()
 
 
+def _texts_digest(texts: Sequence[Passage]) -> str:
+    return hashlib.sha256("\0".join(passage.text for passage in texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _facts(counts: Counts, path: Path) -> SplitFacts:
     """What a split holds, and where it will lie."""
     names = ("rows", "tokens", "supervised", "longest", "truncated", "dropped")
@@ -199,6 +206,7 @@ class _Job:
     scratch: Path
     rows: Spool
     held_rows: Spool
+    benchmarks: list[Passage]
     settings: Settings
     tokenizer: Any
     encoder: Encoder
@@ -206,25 +214,27 @@ class _Job:
     @property
     def folder(self) -> Path:
         """Where the prepared rows will lie."""
-        return self.root / self.settings.digest(self.rows.digest, self.held_rows.digest)
+        return self.root / self.settings.digest(self.rows.digest, self.held_rows.digest, _texts_digest(self.benchmarks))
 
     def fill(self, temporary: Path) -> PreparedData:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
-        kept, held_rows, held, origin = self._split()
+        parts = self._split()
+        contamination = self._check_leaks(parts.train)
         self._check_template(self.encoder)
-        mixed = _mixed(self.rows, kept, self.settings.data, self.settings.seed)
+        mixed, held = _mixed(self.rows, parts.train, self.settings.data, self.settings.seed), parts.held_out
         train, other = self._encoded(
-            SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", held_rows, held)
+            SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", parts.held_rows, held)
         )
         return PreparedData(
             folder=str(self.folder),
             shape="chat" if "chat" in self.rows.shapes else "text",
             train=_facts(train, self.folder / "train"),
             held_out=_facts(other, self.folder / "held_out") if len(held) else None,
-            held_out_from=origin,
+            held_out_from=parts.origin,
             fingerprint=self.folder.name,
-            held_out_fingerprint=_rows_digest(held_rows, held) if len(held) else None,
-            warnings=tuple(self._warnings(origin, train, self.encoder)),
+            held_out_fingerprint=_rows_digest(parts.held_rows, held) if len(held) else None,
+            warnings=(*parts.warnings, *self._warnings(contamination, train, self.encoder)),
+            contamination=contamination,
             mixture=tuple((rows, tokens) for rows, tokens in train.mixture),
             stop_ids=self.encoder.stop_ids,
         )
@@ -249,14 +259,33 @@ class _Job:
         faults.raise_any()
         return results
 
-    def _split(self) -> tuple[Indices, Spool, Indices, str]:
-        """Rows to train on, rows held out and where they lie, and where they come from."""
+    def _split(self) -> _Parts:
+        every = np.arange(len(self.rows))
         if len(self.held_rows):
-            refuse_overlap(self.rows, self.held_rows)
-            return np.arange(len(self.rows)), self.held_rows, np.arange(len(self.held_rows)), "files"
-        marks = hold_out(self.rows.texts(), self.settings.data.eval_share, self.settings.seed)
-        held = np.flatnonzero(marks)
-        return np.flatnonzero(~marks), self.rows, held, "split" if len(held) else "none"
+            return _Parts(every, self.held_rows, np.arange(len(self.held_rows)), "files")
+        data = self.settings.data
+        if data.eval_share <= 0:
+            return _Parts(every, self.rows, every[:0], "none")
+        splitter = Splitter(data.eval_share, self.settings.seed, data.contamination_words, data.group_by)
+        for row in self.rows:
+            splitter.add(from_json(row.json), row.groups)
+        split = splitter.split()
+        train, held, out = (np.flatnonzero(split.sides == side) for side in (TRAIN, HELD_OUT, LEFT_OUT))
+        warnings = tuple(_split_warnings(self.rows, out, split.clusters))
+        return _Parts(train, self.rows, held, "split" if len(held) else "none", warnings)
+
+    def _check_leaks(self, train: Indices) -> tuple[Allowed, ...]:
+        """Refuse rows that are both trained and measured on, or count them where that is allowed."""
+        data, exams = self.settings.data, self.benchmarks
+        measured = [
+            _compared("data.eval", self.held_rows, np.arange(len(self.held_rows))),
+            Compared("data.benchmarks", [exam.text for exam in exams], lambda index: exams[index].where),
+        ]
+        measured = [part for part in measured if part.texts]
+        if not measured:
+            return ()
+        words, allowed = data.contamination_words, data.allow_contamination
+        return check_leaks(_compared("data.train", self.rows, train), measured, words=words, allowed=allowed)
 
     def _check_template(self, encoder: Encoder) -> None:
         """Refuse conversations at once, and not row by row, when there is no template that works."""
@@ -266,12 +295,12 @@ class _Job:
             except TemplateFault as fault:
                 raise UserError.at("model.chat_template", fault.what, fault.mend) from fault
 
-    def _warnings(self, origin: str, train: Counts, encoder: Encoder) -> Iterator[str]:
+    def _warnings(self, contamination: tuple[Allowed, ...], train: Counts, encoder: Encoder) -> Iterator[str]:
         repeated = duplicates(self.rows)
         if repeated:
             yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"
-        if origin == "none" and self.settings.data.eval_share > 0:
-            yield "data.train: only one distinct row, so none is held out"
+        if contamination:
+            yield said_allowed(contamination)
         if train.unrolled:
             yield (
                 f"data.train: {train.unrolled} conversations became a row for each answer, because the chat "
@@ -287,3 +316,28 @@ class _Job:
             new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
             if new:
                 yield f"answers end in {new[0]}, not in the tokenizer's end token: generation must stop there"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Rows to train on, by their places; rows held out, and in which file they lie; where the latter come from."""
+
+    train: Indices
+    held_rows: Spool
+    held_out: Indices
+    origin: str
+    warnings: tuple[str, ...] = ()
+
+
+def _compared(key: str, rows: Spool, places: Indices) -> Compared:
+    texts = rows.texts(lambda text: compared(from_json(text)), places)
+    return Compared(key, texts, lambda index: rows[int(places[index])].where)
+
+
+def _split_warnings(rows: Spool, left_out: Indices, clusters: Clusters) -> Iterator[str]:
+    if len(left_out):
+        first = rows[int(left_out[0])].where
+        what = f"{len(left_out)} rows share something with rows of both sides of the split (the first is {first})"
+        yield f"data.train: {what} and are left out; `finetune data split` lists them"
+    if not clusters.held_out:
+        yield "data.train: all rows belong together (copies, one question or one group), so none is held out"

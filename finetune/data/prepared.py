@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,15 @@ class SplitFacts:
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """Rows that are measured on and trained on, which was allowed: what names them, how they overlap, how many."""
+
+    key: str
+    kind: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class PreparedData:
     """The prepared rows of a run. Small: the rows themselves stay on disk."""
 
@@ -52,6 +62,16 @@ class PreparedData:
     warnings: tuple[str, ...] = ()
     mixture: tuple[tuple[int, int], ...] = ()  # rows and tokens of each source that is trained on
     stop_ids: tuple[int, ...] = ()  # the tokens that end an answer: generation must stop at each of them
+    contamination: tuple[Allowed, ...] = ()  # rows on which the model is measured and that are trained on too
+
+
+def said_allowed(contamination: Sequence[Allowed]) -> str:
+    """One line on overlaps that were allowed."""
+    rows = Counter[str]()
+    for entry in contamination:
+        rows[entry.key] += entry.rows
+    parts = " and ".join(f"{count} rows of {key}" for key, count in rows.items())
+    return f"{parts} are trained on too, which data.allow_contamination allows: scores on them mean little"
 
 
 def files_digest(sources: Sequence[Source]) -> str | None:
@@ -107,7 +127,9 @@ def read(folder: Path) -> PreparedData | None:
 def tuples(kept: dict[str, Any]) -> dict[str, Any]:
     """What was written as lists, as it was before."""
     mixture = tuple((rows, tokens) for rows, tokens in kept["mixture"])
-    return {"warnings": tuple(kept["warnings"]), "stop_ids": tuple(kept["stop_ids"]), "mixture": mixture}
+    contamination = tuple(Allowed(**entry) for entry in kept["contamination"])
+    plain = {name: tuple(kept[name]) for name in ("warnings", "stop_ids")}
+    return {**plain, "mixture": mixture, "contamination": contamination}
 
 
 def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:

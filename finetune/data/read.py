@@ -137,22 +137,23 @@ def read(
     faults: FaultLog,
     *,
     wanted: Collection[str],
+    others: bool = False,
     limit: int | None = None,
     split: str = "train",
     revision: str | None = None,
 ) -> Iterator[Record]:
-    """The records of a source. `wanted` are the columns that can be used; others in Parquet stay unread."""
-    records = _hub(source.given, split, revision) if source.on_hub else _local(source.files, wanted, faults)
+    """The records of a source. `wanted` columns can be used; `others` in Parquet are read when they are asked for."""
+    records = _hub(source.given, split, revision) if source.on_hub else _local(source.files, wanted, others, faults)
     for count, record in enumerate(records):
         if count == limit:
             return
         yield record
 
 
-def _local(files: Sequence[Path], wanted: Collection[str], faults: FaultLog) -> Iterator[Record]:
+def _local(files: Sequence[Path], wanted: Collection[str], others: bool, faults: FaultLog) -> Iterator[Record]:
     for path in files:
         name, rows, before = shorten(path), 0, faults.total
-        for row, values in _open(path, name, wanted, faults):
+        for row, values in _open(path, name, wanted, others, faults):
             rows += 1
             yield Record(name, row, values)
         if not rows and faults.total == before:
@@ -171,14 +172,16 @@ def shorten(path: Path) -> str:
     return "~" + text[len(home) :] if len(home) > 1 and text.startswith(home + os.sep) else text
 
 
-def _open(path: Path, name: str, wanted: Collection[str], faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+def _open(
+    path: Path, name: str, wanted: Collection[str], others: bool, faults: FaultLog
+) -> Iterator[tuple[int, dict[str, Any]]]:
     suffix = path.suffix.lower()
     if not _is_readable(path, name, suffix, faults):
         return iter(())
     if suffix in (".csv", ".tsv"):
         return read_csv(path, name, "\t" if suffix == ".tsv" else ",", faults)
     if suffix == ".parquet":
-        return read_parquet(path, name, wanted, faults)
+        return read_parquet(path, name, wanted, faults, others=others)
     if _is_array(path, suffix):
         return read_json(path, name, faults)
     return read_jsonl(path, name, faults)

@@ -57,20 +57,21 @@ def check_source(source: str) -> None:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guarded(
+    name: str = "the chat template", mend: str = "give another with model.chat_template=FILE"
+) -> Iterator[None]:
     """Run a template within limits; whatever it raises comes out as a TemplateFault."""
-    mend = "give another with model.chat_template=FILE"
     try:
         with _memory_limit(), _time_limit():
             yield
     except MemoryError:
-        raise TemplateFault(f"the chat template needs more than {MAX_MEMORY >> 20} MiB", mend) from None
+        raise TemplateFault(f"{name} needs more than {MAX_MEMORY >> 20} MiB", mend) from None
     except _OutOfTime:
-        raise TemplateFault(f"the chat template did not finish within {MAX_SECONDS:g} s", mend) from None
+        raise TemplateFault(f"{name} did not finish within {MAX_SECONDS:g} s", mend) from None
     except TEMPLATE_ERRORS as error:
         line = _template_line(error)
         place = f" at line {line}" if line else ""
-        raise TemplateFault(f"the chat template raises{place}: {_first_line(error)}", mend) from error
+        raise TemplateFault(f"{name} raises{place}: {_first_line(error)}", mend) from error
 
 
 def _first_line(error: Exception) -> str:

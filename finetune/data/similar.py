@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from finetune.data import workers
 from finetune.data.candidates import candidates
+from finetune.data.earlier import earlier
 from finetune.data.sketch import Sketches, shingles, sketch
 from finetune.data.words import Hashes, Places, batches, distinct
 
@@ -32,7 +33,8 @@ def near_pairs(texts: Sequence[str], *, threshold: float = 0.8, processes: int |
     """The pairs of texts whose similarity is at least `threshold`; `first` is the smaller index.
 
     Texts that are equal once normalised are linked as a chain, and only the first of them is compared with other
-    texts. Of more than a few texts that are all alike not every pair is listed, but all are in one component.
+    texts. Of some dozens of texts or more that are all alike, not every pair is listed: each is paired with the one
+    that is most like the others, so that they are in one component.
     """
     count = workers.count(processes, len(texts))
     sketches = sketch(texts, _checked(threshold), count)
@@ -41,6 +43,16 @@ def near_pairs(texts: Sequence[str], *, threshold: float = 0.8, processes: int |
     sketches = sketches.kept(first[group[sketches.owner]] == sketches.owner)
     near = _compared(sketches, None, texts, threshold, count)
     return _sorted([chained, near])
+
+
+def earlier_pairs(texts: Sequence[str], *, threshold: float = 0.8, processes: int | None = None) -> Pairs:
+    """Pairs as `near_pairs` has them; whether a pair is listed does not depend on the texts after it.
+
+    The texts must differ once normalised.
+    """
+    count = workers.count(processes, len(texts))
+    sketches = sketch(texts, _checked(threshold), count)
+    return _sorted([_near_among(earlier(sketches), sketches, texts, threshold, count)])
 
 
 def near_between(
@@ -161,8 +173,15 @@ def _sorted(parts: Sequence[Pairs]) -> Pairs:
 def _compared(
     sketches: Sketches, side: NDArray[np.bool_] | None, texts: Sequence[str], threshold: float, processes: int
 ) -> Pairs:
-    """The similar pairs, each compared by its shingles."""
-    a, b = candidates(sketches, side, texts, processes)
+    """The similar pairs among the candidates."""
+    return _near_among(candidates(sketches, side, texts, processes), sketches, texts, threshold, processes)
+
+
+def _near_among(
+    pairs: tuple[Places, Places], sketches: Sketches, texts: Sequence[str], threshold: float, processes: int
+) -> Pairs:
+    """The similar ones of these pairs, each compared by its shingles."""
+    a, b = pairs
     by_characters = sketches.by_characters[a]
     # Two texts that are not short are compared by words only.
     possible = ~by_characters | sketches.short[a] | sketches.short[b]

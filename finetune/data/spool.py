@@ -128,19 +128,19 @@ class Spool(Sequence[Loaded]):
         parts = [piece.column(name).to_numpy(zero_copy_only=False) for piece in self._pieces]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
-    def texts(self, of: Callable[[str], str] = str) -> Texts:
-        """A text of each row, made of its canonical JSON when it is asked for."""
-        return Texts(self, of)
+    def texts(self, of: Callable[[str], str] = str, places: Indices | None = None) -> Texts:
+        """A text of each row, or of those at some places, made of its canonical JSON when it is asked for."""
+        return Texts(self, of, np.arange(len(self)) if places is None else places)
 
 
 class Texts(Sequence[str]):
     """The texts of spooled rows, one after the other or by their places, never all in memory."""
 
-    def __init__(self, spool: Spool, of: Callable[[str], str]) -> None:
-        self._spool, self._of = spool, of
+    def __init__(self, spool: Spool, of: Callable[[str], str], places: Indices) -> None:
+        self._spool, self._of, self._places = spool, of, places
 
     def __len__(self) -> int:
-        return len(self._spool)
+        return len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -148,11 +148,11 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self._of(row.json) for row in self._spool[index]]
-        return self._of(self._spool[index].json)
+            return [self._of(row.json) for part in self._spool.parts(self._places[index]) for row in part]
+        return self._of(self._spool[int(self._places[index])].json)
 
     def __iter__(self) -> Iterator[str]:
-        return (self._of(row.json) for row in self._spool)
+        return (self._of(row.json) for part in self._spool.parts(self._places) for row in part)
 
 
 def add_to_digest(digest: Any, row: Loaded) -> None:

@@ -107,9 +107,9 @@ def _bad_csv(name: str, line: int, error: str, faults: FaultLog) -> None:
 
 
 def read_parquet(
-    path: Path, name: str, wanted: Collection[str], faults: FaultLog
+    path: Path, name: str, wanted: Collection[str], faults: FaultLog, *, others: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a Parquet file, with only those columns that a layout can use."""
+    """The records of a Parquet file: the columns that a layout can use, and the others when they are asked for."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -135,7 +135,7 @@ def read_parquet(
                     "parquet-type",
                 )
                 return
-        columns = columns or table.schema_arrow.names
+        columns = table.schema_arrow.names if others or not columns else columns
         row = 0
         for batch in table.iter_batches(batch_size=1024, columns=columns):
             for record in batch.to_pylist():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +40,12 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     context: int | None = None,
+    choose: Callable[[Sequence[int]], Any] | None = None,
 ) -> list[Answer]:
-    """The most likely answer to each prompt, in their order; in fp32 batching does not change it."""
+    """The most likely answer to each prompt, in their order; in fp32 batching does not change it.
+
+    `choose` gives for the prompts of a batch what changes the likelihoods before the most likely token is taken.
+    """
     import torch
 
     answers: list[Answer | None] = [None] * len(prompts)
@@ -50,7 +54,9 @@ def generate(
             longest = max(len(prompts[index]) for index in batch)
             room = max_new_tokens if context is None else max(1, min(max_new_tokens, context - longest))
             began = time.perf_counter()
-            new = _continue(inner, [prompts[index] for index in batch], tokenizer.pad_token_id, stop_ids, room)
+            processors = [choose(batch)] if choose else []
+            given = [prompts[index] for index in batch]
+            new = _continue(inner, given, tokenizer.pad_token_id, stop_ids, room, processors)
             share = (time.perf_counter() - began) / len(batch)
             for index, ids in zip(batch, new, strict=True):
                 end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
@@ -75,11 +81,11 @@ def likelihoods(
 
 
 def _continue(
-    model: Any, prompts: list[Sequence[int]], pad_id: int, stop_ids: Sequence[int], room: int
+    model: Any, prompts: list[Sequence[int]], pad_id: int, stop_ids: Sequence[int], room: int, processors: list[Any]
 ) -> list[list[int]]:
     """The new ids of one batch, padded on the left so that all prompts end at the same place."""
     import torch
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
     width = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
@@ -92,7 +98,9 @@ def _continue(
         pad_token_id=pad_id,
         use_cache=True,
     )
-    out = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+    out = model.generate(
+        input_ids=ids, attention_mask=mask, generation_config=greedy, logits_processor=LogitsProcessorList(processors)
+    )
     new: list[list[int]] = out[:, width:].tolist()
     return new
 

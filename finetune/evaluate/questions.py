@@ -109,7 +109,7 @@ def fingerprint(rows: Sequence[Row]) -> str:
 
 
 def _asked(row: Chat) -> str:
-    return to_json(replace(row, messages=row.messages[:-1]))
+    return to_json(replace(row, messages=row.messages[:-1], last=False))
 
 
 def _shown(question: Question, examples: Sequence[Question], between: str) -> list[Message]:

@@ -44,7 +44,9 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
         training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
         evaluation = run_ladder(models, speech, chats, training, settings, seed=seed)
     made = {"run_dir": str(run_dir), "artefact": artefact_digest(run_dir), "settings": asdict(settings)}
-    result = {**as_json(evaluation), **made}
+    found = as_json(evaluation)
+    held = {**found["held_out"], "split_fingerprint": plan.data.held_out_fingerprint}
+    result = {**found, "held_out": held, **made}
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(evaluation)]
     write_text(run_dir / ANSWERS, "".join(lines))
     write_json(run_dir / EVALUATION, result)

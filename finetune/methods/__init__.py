@@ -5,16 +5,19 @@ Config          its settings, a subclass of config.MethodConfig
 ROW_SHAPE       the row shapes it learns from
 TRL_CONFIG      the TRL class (module and name) that `method.trl.<key>` is checked against
 OWNED           TRL's names for what our own settings decide, with our key: refused inside `method.trl`
+LAYS_FLAT       whether its trainer takes rows laid end to end instead of padded
 learned_tokens  its settings → which tokens of a conversation are learned
-check           its settings and the rows → what they cannot mean together
+frozen_models   its settings → the models that it reads beside the trained one, by their role
+open_settings   its settings and the facts → value and reason of each that may be left open
+check           RunConfig and the facts → what they cannot mean together for this method
 build_args      RunPlan → TRL's arguments
-build_trainer   TRL's arguments, model, tokenizer, rows, callbacks → TRL's trainer
+build_trainer   RunPlan and the parts (arguments, models, tokenizer, rows, callbacks) → TRL's trainer
 """
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from finetune.methods import sft
+from finetune.methods import distill, sft
 
-METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft,)}
+METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill)}

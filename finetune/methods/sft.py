@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.config import MethodConfig, setting
 from finetune.errors import Fault
+from finetune.methods.arguments import OWNED_BY_ALL, FrozenModel, Parts, shared_arguments
 
 if TYPE_CHECKING:
-    from finetune.data.prepare import PreparedData
+    from finetune.config import RunConfig
     from finetune.plan import RunPlan
+    from finetune.plan.facts import Facts
 
 OPTION = "sft"
 ROW_SHAPE = ("chat", "text")
@@ -31,50 +33,14 @@ class Config(MethodConfig):
 
 # TRL's names for what our own keys decide: refused inside `method.trl`, with the key to use.
 OWNED: dict[str, str] = {
-    "output_dir": "output_dir",
-    "seed": "seed",
-    "data_seed": "seed",
-    "num_train_epochs": "training.epochs",
-    "max_steps": "training.max_steps",
-    "learning_rate": "training.learning_rate",
-    "per_device_train_batch_size": "training.batch_size",
-    "per_device_eval_batch_size": "training.batch_size",
-    "gradient_accumulation_steps": "training.accumulation",
-    "auto_find_batch_size": "training.batch_size",
-    "lr_scheduler_type": "training.scheduler",
-    "warmup_ratio": "training.warmup",
-    "warmup_steps": "training.warmup",
-    "weight_decay": "training.weight_decay",
-    "max_grad_norm": "training.max_grad_norm",
-    "optim": "training.optimizer",
-    "gradient_checkpointing": "training.gradient_checkpointing",
-    "train_sampling_strategy": "training.batching",
+    **OWNED_BY_ALL,
     "shuffle_dataset": "training.batching",
-    "logging_steps": "training.log_every",
-    "logging_strategy": "training.log_every",
-    "save_steps": "training.save_every",
-    "save_strategy": "training.save_every",
-    "save_total_limit": "training.keep_checkpoints",
-    "eval_steps": "training.eval_every",
-    "eval_strategy": "training.eval_every",
-    "load_best_model_at_end": "training.keep_best",
-    "metric_for_best_model": "training.keep_best",
-    "resume_from_checkpoint": "resume",
-    "report_to": "tracking",
-    "run_name": "name",
-    "bf16": "model.precision",
-    "fp16": "model.precision",
     "trust_remote_code": "model.trust_remote_code",
     "chat_template_path": "model.chat_template",
     "max_length": "data.max_length",
     "truncation_mode": "data.on_long",
     "assistant_only_loss": "method.learn",
     "completion_only_loss": "method.learn",
-    "deepspeed": "parallel",
-    "fsdp": "parallel",
-    "fsdp_config": "parallel",
-    "use_cpu": "launch",
-    "disable_tqdm": "tracking",
     "packing": "training.batching",
     "packing_strategy": "training.batching",
     "eval_packing": "training.batching",
@@ -85,13 +51,8 @@ OWNED: dict[str, str] = {
     "model_init_kwargs": "model",
     "pad_token": "model.chat_template",
     "eos_token": "model.chat_template",
-    "remove_unused_columns": "data",
-    "push_to_hub": "output_dir",
-    "save_only_model": "training.save_every",
-    "ignore_data_skip": "resume",
-    "accelerator_config": "launch",
-    "logging_nan_inf_filter": "training.log_every",
 }
+LAYS_FLAT = True
 
 
 def learned_tokens(config: MethodConfig) -> str:
@@ -100,9 +61,19 @@ def learned_tokens(config: MethodConfig) -> str:
     return config.learn
 
 
-def check(config: MethodConfig, sources: dict[str, str], data: PreparedData) -> list[Fault]:
+def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
+    """No model besides the trained one."""
+    return {}
+
+
+def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, str]]:
+    """No setting is left open."""
+    return {}
+
+
+def check(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
     """What these settings cannot mean for these rows."""
-    if data.shape == "text" and "method.learn" in sources:
+    if facts.data.shape == "text" and "method.learn" in sources:
         what = "has no effect on plain text, which is learned whole"
         return [Fault("method.learn", what, "leave it out, or give rows with messages")]
     return []
@@ -111,8 +82,6 @@ def check(config: MethodConfig, sources: dict[str, str], data: PreparedData) -> 
 def build_args(plan: RunPlan) -> Any:
     """TRL's arguments for this plan."""
     from trl import SFTConfig
-
-    from finetune.methods.arguments import shared_arguments
 
     return SFTConfig(
         **{
@@ -126,17 +95,15 @@ def build_args(plan: RunPlan) -> Any:
     )
 
 
-def build_trainer(
-    arguments: Any, model: Any, tokenizer: Any, train_rows: Any, held_out_rows: Any, callbacks: list[Any]
-) -> Any:
+def build_trainer(plan: RunPlan, parts: Parts) -> Any:
     """TRL's trainer over rows in the order in which they are trained."""
     from trl import SFTTrainer
 
     return SFTTrainer(
-        model=model,
-        args=arguments,
-        processing_class=tokenizer,
-        train_dataset=train_rows,
-        eval_dataset=held_out_rows,
-        callbacks=callbacks,
+        model=parts.model,
+        args=parts.arguments,
+        processing_class=parts.tokenizer,
+        train_dataset=parts.train_rows,
+        eval_dataset=parts.held_out_rows,
+        callbacks=parts.callbacks,
     )

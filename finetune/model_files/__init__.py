@@ -11,6 +11,8 @@ from typing import Any
 
 from finetune.errors import Fault, UserError
 from finetune.model_files import hub
+from finetune.model_files.adapters import CONFIG as ADAPTER_CONFIG
+from finetune.model_files.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from finetune.model_files.adapters import AdapterFacts, check_adapter_fits, is_adapter, read_adapter
 from finetune.model_files.architectures import TRANSPOSED
 from finetune.model_files.config import (
@@ -26,7 +28,7 @@ from finetune.model_files.config import (
 )
 from finetune.model_files.weights import Tensor, Weights, has_all_files, main_dtype, read_weights
 
-__all__ = ["AdapterFacts", "ModelFacts", "check_quantization", "inspect_model"]
+__all__ = ["AdapterFacts", "ModelFacts", "check_quantization", "digest_of", "inspect_model"]
 
 MAX_ADAPTERS = 8  # adapters on adapters; a chain longer than this is a loop
 EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head)$")
@@ -242,6 +244,16 @@ def _other_sizes(tensors: Mapping[str, Tensor], linear: Mapping[str, tuple[int, 
             fused = re.sub(r"\.experts\..*", ".experts", module)
             sizes[fused] = sizes.get(fused, 0) + tensor.size
     return sizes
+
+
+def digest_of(facts: ModelFacts) -> str:
+    """A hash of the weights that a model has in memory: its base's, and those of the adapter on it."""
+    if facts.adapter is None:
+        return facts.fingerprint
+    digest = hashlib.sha256(facts.fingerprint.encode())
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        digest.update(hashlib.sha256((Path(facts.adapter.path) / name).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def check_quantization(facts: ModelFacts, tuning: str) -> list[Fault]:

@@ -37,6 +37,7 @@ class RunPlan:
     run_dir: str
     config: RunConfig
     model: ModelFacts
+    frozen: dict[str, ModelFacts]  # models that are only read, by their role
     data: PreparedData
     machine: Machine
     resolved: Resolved
@@ -67,7 +68,7 @@ def plan_run(composed: Composed) -> RunPlan:
         faults += error.faults
         untold = error.total - len(error.faults)
     if facts is not None:
-        faults += checks.check_facts(config, composed.sources, facts.model, facts.data)
+        faults += checks.check_facts(config, composed.sources, facts)
     if faults or facts is None:
         raise UserError(faults, len(faults) + untold)
     plan = make_plan(composed, facts)
@@ -84,11 +85,14 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
     batch = plan_batches(config, facts.data, resolved.keep_best)
     if faults := checks.check_batches(config, composed.sources, batch, resolved.keep_best):
         raise UserError(faults)
+    if faults := checks.check_frozen(config, facts, estimate):
+        raise UserError(faults)
     warnings = checks.warn(config, batch, estimate, facts.machine, USABLE_MEMORY)
     return RunPlan(
         run_dir=str(run_directory(config)),
         config=config,
         model=model,
+        frozen=dict(facts.frozen),
         data=facts.data,
         machine=facts.machine,
         resolved=resolved,
@@ -111,6 +115,8 @@ def as_json(plan: RunPlan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
@@ -122,6 +128,7 @@ def load_plan(run_dir: str | Path) -> RunPlan:
         run_dir=str(run_dir),
         config=config_from_dict(stored["config"]),
         model=_model_facts(model),
+        frozen={role: _model_facts(facts) for role, facts in stored["frozen"].items()},
         data=PreparedData(
             **{
                 **data,

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import adapter
-from finetune.config import AccelerateLaunch, LoraTuning, QloraTuning, RunConfig
-from finetune.data.prepare import PreparedData
+from finetune.config import AccelerateLaunch, DataConfig, LoraTuning, QloraTuning, RunConfig
 from finetune.errors import Fault
 from finetune.flat import KEEP_ROWS_APART
 from finetune.machine import Machine
 from finetune.methods import METHODS
-from finetune.model_files import ModelFacts, check_quantization
+from finetune.model_files import check_quantization
 from finetune.plan.memory import MemoryEstimate
 
 if TYPE_CHECKING:
     from finetune.plan.batches import BatchPlan
+    from finetune.plan.facts import Facts
 
 SPANS = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 # Processes that any computer bears, for trying things out.
@@ -45,14 +45,18 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
     ]
 
 
-def check_facts(config: RunConfig, sources: dict[str, str], model: ModelFacts, data: PreparedData) -> list[Fault]:
+def check_facts(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
     """Contradictions between the settings and what model and rows turned out to be."""
+    model, data, method = facts.model, facts.data, METHODS[config.method.option]
     faults = adapter.check_tuning(config.tuning, model) + check_quantization(model, config.tuning.option)
     sharded_flat = config.training.batching == "flat" and config.parallel.option != "ddp"
     if sharded_flat and model.model_type not in KEEP_ROWS_APART:
         what = f"{model.model_type} is not known to keep rows apart, which cannot be tried on shared-out weights"
         faults.append(Fault("training.batching", what, "use grouped, or parallel=ddp"))
-    faults += METHODS[config.method.option].check(config.method, sources, data)
+    if config.training.batching == "flat" and not method.LAYS_FLAT:
+        what = f"method={config.method.option} pads its rows"
+        faults.append(Fault("training.batching", what, "use grouped or padded"))
+    faults += method.check(config, sources, facts)
     if data.held_out is None:
         for key in ("training.eval_every", "training.early_stopping", "training.keep_best"):
             if key in sources and not (key == "training.keep_best" and config.training.keep_best == "none"):
@@ -80,6 +84,19 @@ def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, 
         what = f"{batch.warmup_steps} warm-up steps leave nothing of the run's {batch.steps}"
         faults.append(Fault("training.warmup", what, "use a share such as 0.05"))
     return faults
+
+
+def check_frozen(config: RunConfig, facts: Facts, estimate: MemoryEstimate) -> list[Fault]:
+    """Models that are only read, and do not fit into memory beside the weights that are trained."""
+    have = facts.machine.device_memory
+    if estimate.weights + estimate.frozen <= have:
+        return []
+    named = METHODS[config.method.option].frozen_models(config.method)
+    what = (
+        f"its weights need about {estimate.frozen / 2**30:.1f} GB beside the {estimate.weights / 2**30:.1f} GB of the "
+        f"trained model, and {facts.machine.device_name} has {have / 2**30:.1f} GB"
+    )
+    return [Fault(one.key, what, "name a smaller one, or use a larger device") for one in named.values()]
 
 
 def check_room(run_dir: Path, trainable: int, optimizer: int) -> list[Fault]:
@@ -154,6 +171,16 @@ def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     if config.data.eval is not None and "data.eval_share" in sources:
         what = "has no effect when data.eval gives the held-out rows"
         faults.append(Fault("data.eval_share", what, "leave one of them out"))
+    if config.data.group_by and (config.data.eval is not None or config.data.eval_share <= 0):
+        what = "has no effect: it says which rows are held out together, and none are split off"
+        faults.append(Fault("data.group_by", what, "leave it out"))
+    if config.data.eval is None and not config.data.benchmarks:
+        # A run's config.yaml names every setting, so only those that say something are refused.
+        no_rows = config.data.eval_share <= 0 and config.data.contamination_words != DataConfig().contamination_words
+        for key, idle in (("allow_contamination", config.data.allow_contamination), ("contamination_words", no_rows)):
+            if idle:
+                what = "has no effect without data.eval or data.benchmarks"
+                faults.append(Fault(f"data.{key}", what, "leave it out"))
     revision = config.model.revision
     if config.model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         what = "runs code from the model's repository, and model.revision pins no commit"
@@ -179,6 +206,8 @@ def _check_device(config: RunConfig, machine: Machine) -> list[Fault]:
         elif importlib.util.find_spec(package) is None:
             what = f"{attention} needs the package {package}, which is not installed"
             faults.append(Fault("model.attention", what, "install it, or use sdpa"))
+    if config.method.trl.get("activation_offloading") and machine.device == "cpu":
+        faults.append(Fault("method.trl.activation_offloading", f"needs a GPU; {has}", "leave it out"))
     optimizer = config.training.optimizer or ""
     if ("8bit" in optimizer or optimizer.startswith("paged")) and machine.device != "cuda":
         faults.append(Fault("training.optimizer", f"{optimizer} needs an NVIDIA GPU; {has}", "use adamw_torch"))

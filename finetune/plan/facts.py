@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from finetune import adapter
 from finetune.config import RunConfig
@@ -29,14 +30,17 @@ class Facts:
     padding: str = ""  # the padding token, and why it is that one
     preview: str = ""  # one row as the model will see it
     new_rows: tuple[int, ...] = ()  # ids of the tokens whose rows are added or trained by themselves
+    vocabulary: Mapping[str, int] = field(default_factory=dict)  # token → id
+    frozen: Mapping[str, ModelFacts] = field(default_factory=dict)  # models that are only read, by their role
 
 
 def gather(config: RunConfig, machine: Machine) -> Facts:
     """Read the model's files and prepare the rows."""
     model = inspect_model(config.model.name, config.model.revision, config.model.trust_remote_code)
     max_length = longest_row(config.data.max_length, model)
-    tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     method = METHODS[config.method.option]
+    frozen = {role: inspect_model(one.name, one.revision) for role, one in method.frozen_models(config.method).items()}
+    tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     cache = run_directory(config).parent / ".prepared"
     with explained(cache):
         data = prepare(
@@ -59,6 +63,8 @@ def gather(config: RunConfig, machine: Machine) -> Facts:
         padding=f"{padding.token} ({padding.reason})",
         preview=sample(data, tokenizer),
         new_rows=new_rows,
+        vocabulary=tokenizer.get_vocab(),
+        frozen=frozen,
     )
 
 

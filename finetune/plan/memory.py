@@ -12,6 +12,7 @@ Each term is counted in bytes:
     activations  what the backward pass needs: for each token and layer the inputs and outputs of the linear
                  layers and what the norms keep in fp32; with checkpointing one input a layer and everything
                  of one layer. The loss keeps no logits, but works on a tile of them
+    frozen       models that are only read, in the run's format, with one layer's activations and a tile of logits
     runtime      the device's own context and the gaps between allocations
 
 It is an estimate: made for Llama-like models, less sure for mixtures of experts.
@@ -19,7 +20,7 @@ It is an estimate: made for Llama-like models, less sure for mixtures of experts
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.config import LoraTuning, QloraTuning, TuningConfig
@@ -41,11 +42,13 @@ class MemoryEstimate:
     gradients: int
     optimizer: int
     activations: int
+    frozen: int
     runtime: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.adapter + self.gradients + self.optimizer + self.activations + self.runtime
+        trained = self.adapter + self.gradients + self.optimizer + self.activations
+        return self.weights + trained + self.frozen + self.runtime
 
 
 def estimate(
@@ -62,6 +65,7 @@ def estimate(
     processes: int = 1,
     offload: bool = False,
     attention: str = "sdpa",
+    frozen: Sequence[ModelFacts] = (),
 ) -> MemoryEstimate:
     """Bytes that one device needs to train rows of `longest` tokens, `micro_batch` at a time."""
     adapted = isinstance(tuning, LoraTuning)
@@ -85,6 +89,7 @@ def estimate(
         gradients=round(gradients),
         optimizer=round(states * held),
         activations=round(activations),
+        frozen=round(sum(_frozen_bytes(one, precision, micro_batch * longest, share) for one in frozen)),
         runtime=RUNTIME,
     )
 
@@ -98,6 +103,16 @@ def _weight_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str) -> fl
     if not isinstance(tuning, QloraTuning):
         return facts.parameters * plain
     return linear * _quantized_bytes(tuning) + (facts.parameters - linear) * plain
+
+
+def _frozen_bytes(facts: ModelFacts, precision: str, tokens: int, share: float) -> float:
+    """A model that is only read keeps nothing for a backward pass: one layer at a time, and its logits."""
+    number = BYTES[precision]
+    weights = facts.parameters * number
+    gathered = 2 * weights / max(facts.layers, 1) if share < 1 else 0.0
+    layer = _layer_bytes(facts.linear_shapes, facts.hidden_size, max(facts.layers, 1), number)
+    tile_tokens, tile_words = LOGITS_TILE
+    return weights * share + gathered + tokens * layer + min(tokens, tile_tokens) * tile_words * (number + 4)
 
 
 def _quantized_bytes(tuning: QloraTuning) -> float:

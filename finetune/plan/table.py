@@ -8,6 +8,7 @@ from typing import Any
 from finetune.config import FsdpParallel, LoraTuning, RunConfig, Zero3Parallel
 from finetune.flat import KEEP_ROWS_APART
 from finetune.machine import Machine
+from finetune.methods import METHODS
 from finetune.model_files import ModelFacts
 from finetune.plan import memory
 from finetune.plan.facts import Facts, longest_possible
@@ -19,6 +20,8 @@ USABLE_MEMORY = 0.85
 LIKE_LENGTH = 1.25
 # Tokens of a flat batch up to which a mask over the whole batch costs less than padding does.
 FLAT_TOKENS = 4096
+# What a method calls the tokens that it has the model write, on top of a row.
+NEW_TOKENS = "max_new_tokens"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Resolved:
     max_length: int
     keep_best: str
     launcher: str
+    method: dict[str, Any]  # settings of the method that were left open
 
 
 def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, dict[str, str], MemoryEstimate]:
@@ -55,6 +59,10 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
     if isinstance(tuning, LoraTuning):
         alpha = choose("tuning.alpha", tuning.alpha, *best_alpha(tuning, facts.model))
     length = choose("data.max_length", config.data.max_length, longest_possible(facts.model), "the model's context")
+    own = {
+        name: choose(f"method.{name}", getattr(config.method, name), value, reason)
+        for name, (value, reason) in METHODS[config.method.option].open_settings(config.method, facts).items()
+    }
     held_out = facts.data.held_out is not None
     keep_best = config.training.keep_best if held_out else "none"
     if not held_out:
@@ -63,7 +71,8 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
     reasons["launch"] = why
 
     def estimate(checkpointing: bool) -> MemoryEstimate:
-        return _estimate(config, facts, trainable, checkpointing, precision, attention, optimizer)
+        longest = facts.data.train.longest + own.get(NEW_TOKENS, 0)
+        return _estimate(config, facts, trainable, checkpointing, precision, attention, optimizer, longest)
 
     fits = estimate(False).total <= machine.device_memory * USABLE_MEMORY
     why = "fits into memory without it" if fits else "does not fit into memory without it"
@@ -79,6 +88,7 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
         max_length=length,
         keep_best=keep_best,
         launcher=launcher,
+        method=own,
     )
     return resolved, reasons, estimate(checkpointing)
 
@@ -91,6 +101,7 @@ def _estimate(
     precision: str,
     attention: str,
     optimizer: str,
+    longest: int,
 ) -> MemoryEstimate:
     return memory.estimate(
         facts.model,
@@ -98,13 +109,14 @@ def _estimate(
         trainable=trainable,
         precision=precision,
         micro_batch=config.training.batch_size,
-        longest=facts.data.train.longest,
+        longest=longest,
         gradient_checkpointing=checkpointing,
         optimizer=optimizer,
         parallel=config.parallel.option,
         processes=config.launch.processes,
         offload=isinstance(config.parallel, (FsdpParallel, Zero3Parallel)) and config.parallel.offload,
         attention=attention,
+        frozen=tuple(facts.frozen.values()),
     )
 
 
@@ -134,6 +146,8 @@ def best_batching(config: RunConfig, facts: Facts, attention: str) -> tuple[str,
     tokens = config.training.batch_size * train.tokens / max(1, train.rows)
     if train.longest * train.rows <= LIKE_LENGTH * train.tokens:
         return "padded", "the rows are of like length, so there is little to pad"
+    if not METHODS[config.method.option].LAYS_FLAT:
+        return "grouped", f"method={config.method.option} pads its rows, least where they are of like length"
     if facts.model.model_type not in KEEP_ROWS_APART or facts.model.trust_remote_code:
         return "grouped", f"{facts.model.model_type} is not known to keep the rows of a flat batch apart"
     if attention.startswith("flash"):

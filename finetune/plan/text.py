@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune.config import LaunchConfig, MethodConfig, ParallelConfig, TrackingConfig, TuningConfig
 from finetune.launch_command import shown_command
+from finetune.model_files import ModelFacts
 from finetune.plan import RunPlan
 
 TYPED_GROUPS = (TuningConfig, MethodConfig, LaunchConfig, ParallelConfig, TrackingConfig)
@@ -47,11 +48,18 @@ def describe(plan: RunPlan) -> str:
 def _what(plan: RunPlan) -> list[tuple[str, str]]:
     model, tuning = plan.model, plan.config.tuning.option
     share = plan.trainable / max(1, model.parameters)
+    others = [(role, f"{_named(facts)}, only read") for role, facts in plan.frozen.items()]
     return [
         ("model", f"{model.name} ({model.architecture}, {_count(model.parameters)} parameters)"),
+        *others,
         ("tuning", f"{tuning}: {_count(plan.trainable)} trainable, {share:.2%} of the base"),
         ("method", plan.config.method.option),
     ]
+
+
+def _named(facts: ModelFacts) -> str:
+    merged = f", its adapter merged into {facts.adapter.base_name}" if facts.adapter else ""
+    return f"{facts.name} ({facts.architecture}, {_count(facts.parameters)} parameters{merged})"
 
 
 def _rows(plan: RunPlan) -> list[tuple[str, str]]:
@@ -104,6 +112,8 @@ def _machine(plan: RunPlan) -> list[tuple[str, str]]:
     parts = (
         f"weights {_size(memory.weights)}, optimizer {_size(memory.optimizer)}, activations {_size(memory.activations)}"
     )
+    if memory.frozen:
+        parts += f", models only read {_size(memory.frozen)}"
     have = _size(machine.device_memory)
     return [
         ("device", f"{machine.devices} × {machine.device_name}"),
@@ -124,12 +134,13 @@ def _settings(plan: RunPlan) -> list[str]:
         "tuning.alpha": plan.resolved.alpha,
         "training.keep_best": plan.resolved.keep_best,
         "launch": plan.resolved.launcher,
+        **{f"method.{name}": value for name, value in plan.resolved.method.items()},
     }
     rows = []
     for key, source in sorted(plan.sources.items()):
         if key not in resolved and (value := _setting(plan, key)):
             rows.append((key, value, source))
-    for key in OPEN_SETTINGS:
+    for key in (*OPEN_SETTINGS, *(f"method.{name}" for name in plan.resolved.method)):
         if key in plan.sources or key in plan.reasons:
             rows.append((key, str(resolved[key]), plan.sources.get(key) or f"plan: {plan.reasons[key]}"))
     width = max(len(key) for key, _, _ in rows)

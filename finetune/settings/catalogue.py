@@ -108,7 +108,12 @@ def is_list(setting: Setting) -> bool:
 
 def is_text(setting: Setting) -> bool:
     """Whether the setting takes text as it is written: `name=007` is the name 007, not the number 7."""
-    return setting.kind is str or (setting.kind is Any and setting.key in PATH_KEYS)
+    return setting.kind is str or (setting.kind is Any and (setting.key in PATH_KEYS or is_verbatim(setting)))
+
+
+def is_verbatim(setting: Setting) -> bool:
+    """Whether the setting's field says that its commas and brackets are its own, as those of a path are."""
+    return bool(setting.metadata.get("verbatim", False))
 
 
 def converted(setting: Setting, value: Any, text: str | None) -> Any:

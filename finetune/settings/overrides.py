@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune.config import OPEN_KEYS, PATH_KEYS
 from finetune.errors import Fault
-from finetune.settings.catalogue import GROUPS, Setting, cut, is_list, is_text, open_key
+from finetune.settings.catalogue import GROUPS, Setting, cut, is_list, is_text, is_verbatim, open_key
 from finetune.settings.refused import refused
 
 KEY = re.compile(r"[A-Za-z_][\w-]{0,99}(?:[./@:][\w.@:/-]{1,200})?")
@@ -73,7 +73,8 @@ def parse_override(key: str, raw: str, settings: Mapping[str, Setting], faults: 
         faults.append(Fault(key, "nothing stands after `=`", f"for no value write {key}=null"))
         return None
     if (setting and is_text(setting)) or (open_key(key) and not key.startswith("method.trl.")):
-        return _as_text(key, raw, faults, sweeps=key not in PATH_KEYS)
+        written = key in PATH_KEYS or (setting is not None and is_verbatim(setting))
+        return _as_text(key, raw, faults, sweeps=not written)
     if setting and is_list(setting) and _is_bracketed(raw) and setting.kind == list[str]:
         return Assignment(key, split_list(raw), None, key, "override")
     return _by_grammar(key, raw, setting, faults)

@@ -22,7 +22,7 @@ from finetune.settings.shipped import recipes_folder
 from finetune.settings.yaml_files import Entry, read_entries
 
 # Where `./` means the recipe's folder. Not `model.name`, where `./tiny` is a folder and `tiny` is ours.
-OWN_PATHS = ("data.train", "data.eval", "model.chat_template")
+OWN_PATHS = ("data.train", "data.eval", "data.benchmarks", "model.chat_template")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from finetune.config import NOT_IDENTITY, RunConfig
-from finetune.settings.catalogue import GROUPS, Setting, limits_said, settings_of_kind, typed_options
+from finetune.settings.catalogue import GROUPS, Setting, limits_said, settings_in, settings_of_kind, typed_options
 from finetune.settings.shipped import PACKAGE, configs_folder
 
 PAGE = PACKAGE.parent / "docs" / "config-reference.md"
@@ -73,6 +73,11 @@ def settings_in_brief() -> list[str]:
     return lines
 
 
+def own_settings(schema: Any) -> list[str]:
+    """One line a setting of a verb that has its own, for `--help`."""
+    return ["settings (key=value):", *(brief(setting) for setting in settings_in(schema))]
+
+
 def brief(setting: Setting) -> str:
     """One line about a setting."""
     limits = said_limits(setting)
@@ -106,7 +111,9 @@ def _options(group: str, options: dict[str, type[Any]], shared: list[Setting]) -
 
 def _base(options: dict[str, type[Any]], alone: type[Any]) -> type[Any]:
     """What all options of a group have in common: the class next to object."""
-    shared: type[Any] = next(iter(options.values()), alone).__mro__[-2]
+    if not options:
+        return alone
+    shared: type[Any] = next(iter(options.values())).__mro__[-2]
     return shared
 
 

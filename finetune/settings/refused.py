@@ -15,6 +15,8 @@ SECRET_KEY = re.compile(
 SECRET_VALUE = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bwandb_v1_\w{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
 )
+# TRL's names for tokens of the vocabulary, which are no secrets.
+WORDS = ("eos_token", "pad_token")
 REFERENCE = re.compile(r"\$\{\s*(?:([\w.]+)\s*:)?\s*([^},]*)")
 
 
@@ -49,7 +51,8 @@ def _reference_fault(where: str, key: str, resolver: str | None, argument: str) 
 
 def _is_secret(key: str, value: Any) -> bool:
     given = value is not None and value != "null"
-    return given and (bool(SECRET_KEY.search(key)) or any(SECRET_VALUE.search(text) for text in _texts(value)))
+    named = bool(SECRET_KEY.search(key)) and key.rpartition(".")[2] not in WORDS
+    return given and (named or any(SECRET_VALUE.search(text) for text in _texts(value)))
 
 
 def _code_key(key: str, value: Any) -> str | None:

@@ -33,6 +33,7 @@ EPISODES = 1024  # per block
 BLOCKS = 84
 ROWS = 200  # per exam
 TEXT_WEIGHT = 0.15  # of a token of plain text, where an answer's token weighs 1
+LAYERS, WIDTH = 5, 192
 
 
 @dataclass(frozen=True)
@@ -123,19 +124,26 @@ def tensors_of(rows: list[Row], pad: int) -> tuple["Tensor", "Tensor"]:
     return ids, weights
 
 
-def build_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
-    """An untrained model, about 2.6 million parameters."""
+def shipped_tokenizer() -> "PreTrainedTokenizerFast":
+    """The embedded model's own, for models of another size that are to share it."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(PATH), local_files_only=True)
+
+
+def build_model(tokenizer: "PreTrainedTokenizerFast", layers: int = LAYERS, width: int = WIDTH) -> "LlamaForCausalLM":
+    """An untrained model: about 2.6 million parameters, or 1.3 million at a width of 128."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(SEED)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=192,
-        intermediate_size=448,
-        num_hidden_layers=5,
-        num_attention_heads=6,
-        num_key_value_heads=6,
+        hidden_size=width,
+        intermediate_size=round(width * 7 / 3 / 64) * 64,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -322,13 +330,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, help="where the training state is kept between attempts")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"of {EPISODES} episodes each")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="of the model; another size shares the tokenizer")
+    parser.add_argument(
+        "--width", type=int, default=WIDTH, help="of the model, a multiple of 32; 128 for half the size"
+    )
     parser.add_argument("--score-only", action="store_true", help="score the files that are there, train nothing")
     given = parser.parse_args(argv)
     if not (given.work or given.score_only):
         parser.error("--work FOLDER is needed to train; --score-only scores the files that are there")
+    other_size = (given.layers, given.width) != (LAYERS, WIDTH)
+    if given.layers < 1 or given.width < 32 or given.width % 32:
+        parser.error("--layers must be at least 1, and --width a multiple of 32")
+    if other_size and given.output == PATH:
+        parser.error("--output FOLDER is needed for another size: the embedded model stays as it is")
     if not given.score_only:
-        tokenizer = build_tokenizer()
-        model = build_model(tokenizer)
+        tokenizer = shipped_tokenizer() if other_size else build_tokenizer()
+        model = build_model(tokenizer, given.layers, given.width)
         train(model, tokenizer, given.work, given.blocks, given.threads)
         publish(model, tokenizer, given.output)
     for kind, share in write_scores(given.output).items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,22 @@ def test_killed_between_saves_it_ends_in_the_same_weights(tmp_path: Path, tuning
     assert figures(broken) == figures(whole)
     assert [row["step"] for row in figures(whole) if "loss" in row] == list(range(1, 41))
     assert weights_hash(broken) == weights_hash(whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_the_step_finish_and_save_and_the_same_command_continues(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [chat_row(number) for number in range(60)])
+    stopped = child.start(command(rows, "lora"), tmp_path)
+    child.wait_for_step(tmp_path / "runs" / "x" / "metrics.jsonl", 13, stopped)
+    os.kill(stopped.pid or 0, number)
+    stopped.join()
+    assert stopped.exitcode == code, (tmp_path / "child.log").read_text()
+    last = max(row["step"] for row in figures(tmp_path))
+    assert last < 40 and f"stopped at step {last}, saved; continue with:" in (tmp_path / "child.log").read_text()
+    assert (tmp_path / "runs" / "x" / "checkpoints" / f"checkpoint-{last}" / "MANIFEST.json").exists()
+
+    assert child.run(command(rows, "lora"), tmp_path) == 0, (tmp_path / "child.log").read_text()
+    assert f"continuing from step {last} of 40" in (tmp_path / "child.log").read_text()
+    assert [row["step"] for row in figures(tmp_path) if "loss" in row] == list(range(1, 41))

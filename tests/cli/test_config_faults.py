@@ -128,6 +128,8 @@ OVERRIDES: list[tuple[int, str, str]] = [
         "method.trl.hub_token=secret",
         "method.trl.hub_token: looks like a secret; put it in the environment",
     ),
+    (26, "method.trl.eos_token=x", "method.trl.eos_token: eos_token is set by model.chat_template"),
+    (26, "method.trl.pad_token=x", "method.trl.pad_token: pad_token is set by model.chat_template"),
     (94, "tracking.api_key=secret", "tracking.api_key: looks like a secret; put it in the environment"),
 ]
 

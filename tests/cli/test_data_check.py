@@ -224,3 +224,11 @@ def test_a_page_that_cannot_be_written_is_refused_before_reading(finetune: Run, 
     code, _, err = finetune("data", "check", "/dev/zero")
     tmp_path.chmod(0o700)
     assert code == 2 and "data-report.html cannot be written there" in err
+
+
+def test_a_leak_that_is_allowed_is_no_error_and_is_said(finetune: Run, tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.jsonl": lines(GOOD), "e.jsonl": lines(GOOD[:2])})
+    arguments = ("data", "check", "t.jsonl", "data.eval=e.jsonl", "check.near=true")
+    assert finetune(*arguments)[0] == 2
+    code, out, _ = finetune(*arguments, "data.allow_contamination=true")
+    assert code == 0 and "2 rows of data.eval are trained on too, which data.allow_contamination allows." in out

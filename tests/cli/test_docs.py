@@ -27,10 +27,14 @@ from finetune import errors
 from finetune.cli import VERBS, main, split_arguments
 from finetune.compose import compose, options_of
 from finetune.config import OPTIONS, RunConfig
+from finetune.data.build import synth
+from finetune.data.build.gates import GATES
+from finetune.data.build.settings import SynthSettings
 from finetune.data.formats import LAYOUTS
 from finetune.errors import FinetuneError, UserError
 from finetune.methods import METHODS
-from finetune.settings.catalogue import GROUPS, settings_of
+from finetune.settings.catalogue import GROUPS, settings_in, settings_of
+from finetune.settings.reference import said_default
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -127,7 +131,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     def of(page: str) -> Path:
         if page not in folders:
             folder = folders[page] = tmp_path_factory.mktemp("page")
-            write_rows(folder / "my.jsonl", [_json_row(number) for number in range(24)])
+            write_rows(folder / "my.jsonl", [_json_row(number) for number in range(30)])
             write_rows(folder / "heldout.jsonl", [_json_row(number) for number in range(100, 104)])
             write_rows(folder / "long.jsonl", [{"messages": [*_json_row(1)["messages"]] * 4}])
             pairs = [f"question {number},answer {number}" for number in range(24)]
@@ -136,6 +140,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             (folder / "alpaca.json").write_text(json.dumps(alpaca), encoding="utf-8")
             cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
+            write_rows(folder / "copied.jsonl", [_json_row(0)])
+            write_rows(folder / "prompts.jsonl", [{"prompt": f"What is {n} plus {n + 3}?"} for n in range(12)])
         return folders[page]
 
     return of
@@ -217,6 +223,11 @@ def _check_unrun(line: Line) -> None:
     elif words[:2] == ["docker", "run"]:
         image = words.index("finetune")
         _composes(words[image + 2 :], line.where)
+    elif words[1:4] == ["data", "build", "synth"]:
+        try:
+            synth.read_settings(words[4:])
+        except FinetuneError as error:
+            pytest.fail(f"{line.where}: {error}")
     elif words[0] == "finetune":
         assert words[1] in VERBS, line.where
         assert words[1] in ("train", "plan"), f"{line.where}: nothing of it can be checked"
@@ -314,7 +325,8 @@ def test_every_assignment_in_the_prose_composes(page: str) -> None:
 
 def _options_for(word: str) -> list[list[str]]:
     group = word.partition(".")[0]
-    return [[], *([f"{group}={option}"] for option in OPTIONS.get(group, {}))]
+    methods = [["method=distill", "method.teacher=tiny"]] if group == "method" else []
+    return [[], *([f"{group}={option}"] for option in OPTIONS.get(group, {})), *methods]
 
 
 def _takes(word: str, extra: list[str]) -> bool:
@@ -330,9 +342,11 @@ def _takes(word: str, extra: list[str]) -> bool:
 @pytest.mark.parametrize("page", NAMES)
 def test_every_verb_that_is_named_exists(page: str) -> None:
     for code in code_of(page):
-        for verb, second in re.findall(r"(?:^|\$ |\b)finetune ([a-z]+)\b(?: ([a-z]+)\b)?", code, flags=re.M):
-            assert verb in VERBS or f"{verb} {second}" in VERBS or re.search(rf"(run|build).*finetune {verb}", code), (
-                f"{page}: finetune {verb}"
+        for words in re.findall(r"(?:^|\$ |\b)finetune ((?:[a-z]+\b ?){1,3})", code, flags=re.M):
+            said = words.split()
+            verbs = {" ".join(said[:count]) for count in (1, 2, 3)}
+            assert verbs & set(VERBS) or re.search(rf"(run|build).*finetune {said[0]}", code), (
+                f"{page}: finetune {words}"
             )
 
 
@@ -428,6 +442,29 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     ]
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
+
+
+def test_the_page_of_synthetic_data_is_complete(
+    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, known = "docs/synthetic-data.md", {setting.key: setting for setting in settings_in(SynthSettings())}
+    told = {code(row[0]): row[1:] for row in table(page, "Settings")}
+    assert told == {
+        key: [f"`{said_default(setting)}`", setting.help]
+        for key, setting in known.items()
+        if not key.startswith("model.")
+    }
+    for key in re.findall(r"`((?:teacher|gates)\.[a-z_]+)", (ROOT / page).read_text(encoding="utf-8")):
+        assert key in known, key
+    (template,) = blocks(page, "jinja")
+    assert template.text == (ROOT / "finetune/data/build/prompts/pairs.jinja").read_text(encoding="utf-8")
+    monkeypatch.chdir(workplace("synthetic data"))
+    command = ["data", "build", "synth", "prompts=prompts.jsonl", "model=tiny", "teacher.max_tokens=8"]
+    assert run(command)[0] == 0
+    assert {path.name for path in Path("synth").iterdir()} - {".lock"} == fields(page, "Files")
+    assert set(json.loads(Path("synth/synth.json").read_text(encoding="utf-8"))) == fields(page, "`synth.json`")
+    gates = {*GATES, "no_answer", "parses", "held_out", "copy", "repeated", "round_trip"}
+    assert gates == {code(row[0]) for row in table(page, "Gates")}
 
 
 def test_every_module_is_on_the_page_of_the_architecture() -> None:

@@ -126,7 +126,7 @@ def test_rows_32_and_33_what_is_sound_is_accepted(name: str, content: bytes, fin
     write_files(tmp_path, {name: content})
     code, out, err = finetune("plan", *given(name))
     assert code == 0, err
-    assert "18 chat rows" in out
+    assert "19 chat rows" in out
 
 
 AWKWARD = ["my data.jsonl", "ünïcode 数据 🚀.jsonl", "-t.jsonl", "it's.jsonl", 'q"uote.jsonl', "a=b.jsonl", "a,b.jsonl", "x(1).jsonl",
@@ -140,4 +140,4 @@ def test_any_name_of_a_file_is_a_name(name: str, finetune: Run, tmp_path: Path) 
     for path in (name, f"folder of {name}/{name}", str(tmp_path / name)):
         code, out, err = finetune("plan", *given(path))
         assert code == 0, err
-        assert "18 chat rows" in out
+        assert "19 chat rows" in out

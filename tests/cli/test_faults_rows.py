@@ -80,7 +80,7 @@ CASES = [
     Refused(48, "trained on and held out", "e.jsonl:1: this held-out row is trained on too, at t.jsonl:4; delete it in one of them", (*GIVEN, "data.eval=e.jsonl"), {"t.jsonl": lines(GOOD), "e.jsonl": lines(GOOD[3:5])}),
     Refused(48, "the same file twice", "t.jsonl:1: this held-out row is trained on too, at t.jsonl:1; delete it", (*GIVEN, "data.eval=t.jsonl"), {"t.jsonl": lines(GOOD)}),
     Refused(57, "one row", "training.batch_size: 1 rows in 1 epochs do not fill one batch of 8 × 1 × 1 = 8 rows; use a smaller batch, more epochs or more rows", ("model=tiny", "data.train=t.jsonl", "training.epochs=1", "data.eval_share=0"), {"t.jsonl": lines(GOOD[:1])}, keeps=True),
-    Refused(57, "a weight that leaves none", "data.weights: 0.001 leaves none of the 18 rows of source 1 in data.train; use a larger weight, or leave the source out", (*GIVEN, "data.weights=[0.001]"), {"t.jsonl": lines(GOOD)}),
+    Refused(57, "a weight that leaves none", "data.weights: 0.001 leaves none of the 19 rows of source 1 in data.train; use a larger weight, or leave the source out", (*GIVEN, "data.weights=[0.001]"), {"t.jsonl": lines(GOOD)}),
     row(58, "NaN", " score: holds the literal NaN, which is not JSON; write null, or leave the field out", {**GOOD[1], "score": float("nan")}),
     row(58, "infinity deep inside", " meta.scores.1: holds the literal -Infinity, which is not JSON; write null", {**GOOD[1], "meta": {"scores": [1, float("-inf")]}}),
     Refused(58, "in a list", "t.json:2 score: holds the literal NaN, which is not JSON; write null", ("model=tiny", "data.train=t.json"), {"t.json": json.dumps([GOOD[0], {**GOOD[1], "score": float("nan")}])}),
@@ -129,7 +129,7 @@ def test_row_38_no_content_beside_tool_calls_is_sound(finetune: Run, tmp_path: P
     turns = called(CALL)["messages"]
     rest = [{"role": "tool", "content": "5", "tool_call_id": "1"}, {"role": "assistant", "content": "5 degrees"}]
     write_files(tmp_path, {"t.jsonl": second({"messages": [*turns, *rest]})})
-    assert "18 chat rows" in accepted(finetune, *GIVEN)
+    assert "19 chat rows" in accepted(finetune, *GIVEN)
 
 
 def test_row_48_rows_given_twice_are_counted(finetune: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,34 @@ def test_row_79_resume_none_starts_anew_in_its_place(finetune: Run, run: Path) -
     assert [path.name for path in (run / "checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
+def test_a_longer_run_begins_at_the_rate_of_its_own_schedule(finetune: Run, run: Path) -> None:
+    code, _, err = finetune("train", *START, *SAVES, "training.max_steps=3", "name=x")
+    assert code == 0, err
+    rates = [json.loads(line).get("learning_rate") for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [rate for rate in rates if rate is not None][2] > 0
+
+
+def test_a_rate_and_a_decay_that_may_change_do_change(finetune: Run, run: Path) -> None:
+    import torch
+
+    given = ("training.learning_rate=0.5", "training.weight_decay=0.25", "training.max_steps=4")
+    allowed = "allow_change=[training.learning_rate,training.weight_decay]"
+    code, _, err = finetune("train", *START, *SAVES, "name=x", "training.scheduler=cosine", *given, allowed)
+    assert code == 0, err
+    state = torch.load(run / "checkpoints" / "checkpoint-4" / "optimizer.pt", weights_only=True)
+    assert state["param_groups"][0]["weight_decay"] == 0.25
+    rates = [json.loads(line).get("learning_rate", 0) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert max(rates) > 0.1
+
+
+def test_an_evaluation_does_not_outlive_the_result_that_it_is_of(finetune: Run, run: Path) -> None:
+    for name in ("eval.json", "answers.jsonl"):
+        (run / name).write_text("{}")
+    code, _, err = finetune("train", *START, *SAVES, "training.max_steps=3", "name=x")
+    assert code == 0, err
+    assert not (run / "eval.json").exists() and not (run / "answers.jsonl").exists()
+
+
 def test_a_checkpoint_of_another_run_is_not_continued(finetune: Run, run: Path, tmp_path: Path) -> None:
     there = "resume=runs/x/checkpoints/checkpoint-2"
     said = "resume runs/x/checkpoints/checkpoint-2: is of a run with other settings or rows; continue that run, or start from its result"
@@ -199,6 +228,7 @@ PASSED_ON = [
     ("method.trl.loss_type=foo", "method.trl: TRL refuses what is passed on to it (Invalid `loss_type` foo passed."),
     ("method.trl.lr_scheduler_kwargs={foo: 1}", "method.trl: TRL refuses what is passed on to it (get_cosine_schedule_with_warmup() got an unexpected"),
     ("method.trl.neftune_noise_alpha=-5", "method.trl: TRL refuses what is passed on to it (uniform_ expects"),
+    ("method.trl.use_liger_kernel=true", "method.trl: TRL refuses what is passed on to it (You have set `use_liger_kernel`"),
 ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_an_adapter_reloads_with_plain_peft_and_answers_anew(
     code, out, err = finetune("train", *FAST, f"tuning={tuning}", f"data.train={chat_file}", "name=x", "--json")
     assert code == 0, err
     outcome = json.loads(out)
-    assert outcome["status"] == "finished" and outcome["steps"] == 35
+    assert outcome["status"] == "finished" and outcome["steps"] == 36
     folder = tmp_path / outcome["artefact"]
     model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype="float32")
     assert answer(model, AutoTokenizer.from_pretrained(folder)) != base_answer()
@@ -96,7 +96,7 @@ def test_more_epochs_go_on_from_the_end(finetune: Run, tmp_path: Path, chat_file
     assert code == 0, err
     assert json.loads(out)["status"] == "resumed"
     steps = [row["step"] for row in metrics(tmp_path / "runs" / "x") if "loss" in row]
-    assert steps == sorted(set(steps)) and steps[-1] == json.loads(out)["steps"] == 17
+    assert steps == sorted(set(steps)) and steps[-1] == json.loads(out)["steps"] == 18
 
 
 def test_a_resumed_run_takes_the_cadence_that_it_is_given(finetune: Run, tmp_path: Path, chat_file: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_resumed_run_takes_the_cadence_that_it_is_given(finetune: Run, tmp_pat
     assert finetune(*command, "training.epochs=1", "training.eval_every=4", "training.log_every=4")[0] == 0
     assert finetune(*command, "training.epochs=3", "training.eval_every=3", "training.log_every=1")[0] == 0
     rows = [row for row in metrics(tmp_path / "runs" / "x") if row["step"] > 8]
-    assert [row["step"] for row in rows if "loss" in row] == list(range(9, 27))
-    assert [row["step"] for row in rows if "eval_loss" in row] == [9, 12, 15, 18, 21, 24, 26]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(9, 28))
+    assert [row["step"] for row in rows if "eval_loss" in row] == [9, 12, 15, 18, 21, 24, 27]
 
 
 def test_changed_rows_under_the_same_name_are_refused(finetune: Run, tmp_path: Path, chat_file: Path) -> None:

@@ -115,6 +115,7 @@ def test_what_is_printed_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixtu
             "error: --recipie: `finetune train` has no such flag; did you mean --recipe?",
         ),
         (["train", "--recipe"], "error: --recipe: needs a value; write --recipe NAME"),
+        (["train", "--recipe", ""], "error: --recipe: needs a value; write --recipe NAME"),
         (["train", "--recipe", "a", "--recipe=b"], "error: --recipe: is given twice; keep one of them"),
         (["train", "--json=1"], "error: --json=1: --json takes no value; write --json"),
         (

@@ -62,13 +62,18 @@ def make_run(workplace: Path, random_model_folder: Path) -> Runs:
     return make
 
 
+ANIMALS = ("fox", "dog", "heron", "badger", "otter", "lynx", "raven", "mole", "stoat", "wren", "newt")
+
+
 def _chat(number: int) -> dict[str, Any]:
     turns = [{"role": "user", "content": f"jugs {number}"}, {"role": "assistant", "content": ANSWER}]
     return {"messages": turns}
 
 
 def _text(number: int) -> dict[str, Any]:
-    return {"text": f"The quick brown fox {number} jumps over the lazy dog."}
+    """A sentence that is no near copy of another number's."""
+    animals = [f"{ANIMALS[number * step % len(ANIMALS)]} {number * step}" for step in (1, 3, 7)]
+    return {"text": f"The {animals[0]}, a {animals[1]} and the {animals[2]}."}
 
 
 def _save_tuned(base: Path, run_dir: Path, tuning: str) -> None:

@@ -147,6 +147,11 @@ def test_no_example_asks_what_a_held_out_row_asks() -> None:
     ]
 
 
+def test_a_question_is_the_same_whichever_of_its_answers_are_learned() -> None:
+    training = [replace(row, last=True) for row in HELD_OUT]
+    assert choose_examples(training, HELD_OUT, 3, 5) == ()
+
+
 def test_without_training_rows_to_show_there_is_no_few_shot_rung(open_model: Callable[[], Any], speech: Speech) -> None:
     alone = Models(lambda: nullcontext(open_model()), lambda: nullcontext(open_model()))
     result = as_json(run_ladder(alone, speech, HELD_OUT[:2], [], EvaluateConfig(), seed=1))

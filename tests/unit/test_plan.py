@@ -14,13 +14,14 @@ from finetune.errors import UserError
 from finetune.machine import Machine
 from finetune.plan import as_json, load_plan
 from finetune.plan.checks import check_facts, check_settings, seconds
+from finetune.plan.facts import Facts
 from finetune.plan.text import describe
 
 
 def faults(*overrides: str, machine: Machine = CPU, data: PreparedData | None = None) -> dict[str, str]:
     it = composed(*overrides)
     found = check_settings(it.config, it.sources, machine)
-    found += check_facts(it.config, it.sources, model(), data or rows())
+    found += check_facts(it.config, it.sources, Facts(model(), data or rows(), machine, False))
     return {fault.where: f"{fault.what}; {fault.mend}" for fault in found}
 
 

@@ -63,6 +63,15 @@ def test_what_may_change_may_change(tmp_path: Path) -> None:
     check_same_run(tmp_path, composed("seed=7", "allow_change=[seed]").config, "a", 10, 8, "flat")
 
 
+def test_other_rows_are_allowed_with_one_word(tmp_path: Path) -> None:
+    stored(tmp_path)
+    other = ("data.max_length=99", "data.limit=5")
+    with pytest.raises(UserError) as error:
+        check_same_run(tmp_path, composed(*other).config, "b", 10, 8, "flat")
+    assert [str(fault).rpartition("allow it with ")[2] for fault in error.value.faults] == ["'allow_change=[data]'"] * 2
+    check_same_run(tmp_path, composed(*other, "allow_change=[data]").config, "b", 10, 8, "flat")
+
+
 @pytest.mark.parametrize("key", ["tuning.rank=4", "training.optimizer=adafactor", "tuning.dora=true"])
 def test_what_decides_the_shape_of_the_weights_is_never_allowed(key: str, tmp_path: Path) -> None:
     stored(tmp_path)

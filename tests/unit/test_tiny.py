@@ -209,3 +209,22 @@ def test_the_script_is_short_and_executable() -> None:
     script = Path(__file__).parents[2] / "scripts" / "make_tiny_model"
     assert script.stat().st_mode & 0o111
     assert len(script.read_text(encoding="utf-8").splitlines()) <= 25
+
+
+def test_a_model_of_half_the_size_shares_the_tokenizer() -> None:
+    from finetune.tiny.make import build_model, shipped_tokenizer
+
+    tokenizer = shipped_tokenizer()
+    full, half = (build_model(tokenizer, width=width) for width in (192, 128))
+    share = half.num_parameters() / full.num_parameters()
+    assert 0.48 < share < 0.53
+    assert len(tokenizer) == half.config.vocab_size == full.config.vocab_size
+
+
+@pytest.mark.parametrize("given", [["--width", "100"], ["--layers", "0"], ["--width", "128"]])
+def test_another_size_never_replaces_the_embedded_model(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from finetune.tiny.make import main
+
+    with pytest.raises(SystemExit):
+        main([*given, "--work", "nowhere"])
+    assert "--" in capsys.readouterr().err.splitlines()[-1]

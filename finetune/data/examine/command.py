@@ -14,6 +14,7 @@ from finetune.data import workers
 from finetune.data.codes import ERROR
 from finetune.data.examine.copies import note_copies, note_leaks
 from finetune.data.examine.gathered import Gathered
+from finetune.data.examine.notes import Notes
 from finetune.data.examine.page import page
 from finetune.data.examine.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
 from finetune.data.examine.result import Result, as_json, conclude, lines
@@ -64,13 +65,18 @@ def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
     """Note rows that are nearly the same; says what was left out."""
     texts, held_texts, near = gathered.texts, gathered.held_texts, settings.check.near
     if near is False:
-        note_trained(gathered.train, gathered.held_out, gathered.notes)
+        if not settings.data.allow_contamination:
+            note_trained(gathered.train, gathered.held_out, gathered.notes)
         yield "Near-copies were not looked for: leave check.near=false out."
         return
     processes = settings.check.processes
     if len(texts) and len(held_texts):
-        train, held_out, words = gathered.train, gathered.held_out, settings.check.words
-        note_leaks(train, held_out, texts, held_texts, gathered.notes, words=words, processes=processes)
+        train, held_out, words = gathered.train, gathered.held_out, settings.data.contamination_words
+        allowed = settings.data.allow_contamination
+        notes = Notes(0) if allowed else gathered.notes
+        found = note_leaks(train, held_out, texts, held_texts, notes, words=words, processes=processes)
+        if allowed and found:
+            yield f"{found:,} rows of data.eval are trained on too, which data.allow_contamination allows."
     if near is None and len(gathered.train.table()) > MOST_ROWS:
         yield f"Near-copies among more than {MOST_ROWS:,} rows were not looked for: add check.near=true."
     elif len(texts) > 1:

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.data.contamination import Overlap, contamination
+from finetune.data.contamination import contamination
 from finetune.data.examine.notes import Notes, Sample
-from finetune.data.examine.private import masked
 from finetune.data.examine.sums import Places, Sums
+from finetune.data.leaks import Compared, note_leak, strongest
 from finetune.data.similar import near_pairs
-from finetune.errors import printable
-
-SHOWN = 60  # characters of a passage that stands on both sides
-CODES = {"same": "held-out-trained", "ngram": "held-out-shares", "near": "held-out-near-copy"}
 
 
 def note_copies(train: Sums, texts: Sequence[str], notes: Notes, processes: int | None) -> None:
@@ -39,30 +35,11 @@ def note_leaks(
     *,
     words: int,
     processes: int | None,
-) -> None:
-    """Note each held-out row that stands in the training rows: whole, in part or nearly; said as `train` says it."""
-    places, others = Places(train.runs, train.table()), Places(held_out.runs, held_out.table())
-    found = contamination(texts, held_texts, words=words, processes=processes)
-    for overlap in _one_each(found.overlaps):
-        what = f"this held-out row is {_said(overlap, places.where(overlap.train), words)}"
-        notes.add(others.where(overlap.held_out), what, "delete it in one of them", CODES[overlap.kind])
-
-
-def _one_each(found: Sequence[Overlap]) -> list[Overlap]:
-    """The strongest overlap of each held-out row."""
-    best: dict[int, Overlap] = {}
+) -> int:
+    """Note each held-out row that stands in the training rows, as `train` says it; how many there are."""
+    ours = Compared("data.train", texts, Places(train.runs, train.table()).where)
+    theirs = Compared("data.eval", held_texts, Places(held_out.runs, held_out.table()).where)
+    found = strongest(contamination(texts, held_texts, words=words, processes=processes).overlaps)
     for overlap in found:
-        known = best.get(overlap.held_out)
-        if known is None or (overlap.kind == "same", overlap.share) > (known.kind == "same", known.share):
-            best[overlap.held_out] = overlap
-    return [best[row] for row in sorted(best)]
-
-
-def _said(overlap: Overlap, where: str, words: int) -> str:
-    if overlap.kind == "same":
-        return f"trained on too, at {where}"
-    text = masked(overlap.sample)
-    sample = printable(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
-    if overlap.kind == "near":
-        return f"nearly the same ({overlap.share:.0%} alike) as one that is trained on, at {where}: {sample!r}"
-    return f"in part trained on too ({overlap.share:.0%} of its runs of {words} words), at {where}: {sample!r}"
+        note_leak(overlap, ours, theirs, words, notes)
+    return len(found)

@@ -16,7 +16,15 @@ from finetune.settings.catalogue import settings_in
 MOST_ROWS = 200_000  # among which near-copies are looked for without being asked
 
 # Settings of the sections below that decide nothing here.
-IDLE = ("data.weights", "data.eval_share", "model.precision", "model.attention", "method.trl")
+IDLE = (
+    "data.weights",
+    "data.eval_share",
+    "data.group_by",
+    "data.benchmarks",
+    "model.precision",
+    "model.attention",
+    "method.trl",
+)
 NEEDS_MODEL = ("data.max_length", "data.on_long", "model.chat_template", "model.revision", "method.learn")
 
 
@@ -31,7 +39,6 @@ class CheckConfig:
         None, "Processes that read; by default as many as there are cores.", low=1, high=256
     )
     near: bool | None = setting(None, f"Look for near-copies; by default among up to {MOST_ROWS:,} rows.")
-    words: int = setting(13, "Words in a row that make a leak into the held-out rows.", low=3, high=100)
     price_per_million: float | None = setting(None, "Price of a million training tokens, for an estimate.", above=0)
 
 

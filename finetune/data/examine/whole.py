@@ -11,6 +11,7 @@ from finetune.data.examine.languages import NAMES
 from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.private import masked
 from finetune.data.examine.sums import Places, Sums
+from finetune.data.leaks import MEND
 from finetune.errors import printable
 
 FEWEST_ROWS = 10
@@ -75,7 +76,7 @@ def note_trained(train: Sums, held_out: Sums, notes: Notes) -> None:
     at = np.minimum(np.searchsorted(known, table["row"]), len(known) - 1)
     for index in np.flatnonzero(known[at] == table["row"]):
         what = f"this held-out row is trained on too, at {places.where(int(first[at[index]]))}"
-        notes.add(others.where(int(index)), what, "delete it in one of them", "held-out-trained")
+        notes.add(others.where(int(index)), what, MEND, "held-out-trained")
 
 
 def _outliers(words: NDArray[np.uint32], places: Places, notes: Notes) -> None:

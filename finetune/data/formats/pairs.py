@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from finetune.data.faults import kind_of
 from finetune.data.formats.layout import BadRow, Values
@@ -51,13 +52,19 @@ def from_prompt_completion(values: Values) -> Row:
     """
     prompt, completion = values["prompt"], values["completion"]
     if isinstance(prompt, list) or isinstance(completion, list):
-        asked = messages_of(prompt, "prompt") if isinstance(prompt, list) else pair(text(prompt, "prompt"), "")[:1]
+        asked = _given(prompt) if isinstance(prompt, list) else pair(text(prompt, "prompt"), "")[:1]
         if isinstance(completion, list):
             return as_chat((*asked, *messages_of(completion, "completion")), "completion", values.get("tools"))
         said = pair("", text(completion, "completion"))[1:]
         return as_chat((*asked, *said), "completion", values.get("tools"))
     tools = tools_of(values.get("tools"))
     return Chat(pair(text(prompt, "prompt"), text(completion, "completion")), tools, plain=True)
+
+
+def _given(prompt: list[Any]) -> tuple[Message, ...]:
+    """The turns of a prompt, whose answers are no part of what is learned."""
+    messages = messages_of(prompt, "prompt")
+    return tuple({**one, "learned": False} if one["role"] == "assistant" else one for one in messages)
 
 
 def from_two(question: str, answer: str) -> Callable[[Values], Row]:

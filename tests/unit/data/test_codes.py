@@ -196,7 +196,7 @@ PLANTED: dict[str, Planted] = {
     "language-minority": Planted({"t.jsonl": lines([*[chat(("user", f"{n}?"), ("assistant", f"{ENGLISH} {n}")) for n in range(20)], chat(("user", "x?"), ("assistant", GERMAN))])}),
     "language-switch": among(chat(("user", ENGLISH), ("assistant", GERMAN))),
     "held-out-trained": Planted({"t.jsonl": lines(GOOD), "e.jsonl": lines(GOOD[3:4])}, ("t.jsonl", "data.eval=e.jsonl")),
-    "held-out-shares": Planted({"t.jsonl": lines(SENTENCES), "e.jsonl": lines([chat(("user", f"Quite another question, of many words, all different: {ENGLISH} {GERMAN} {SENTENCES[3]['messages'][1]['content']} Is that one so?"), ("assistant", "no"))])}, ("t.jsonl", "data.eval=e.jsonl", "check.words=8")),
+    "held-out-shares": Planted({"t.jsonl": lines(SENTENCES), "e.jsonl": lines([chat(("user", f"Quite another question, of many words, all different: {ENGLISH} {GERMAN} {SENTENCES[3]['messages'][1]['content']} Is that one so?"), ("assistant", "no"))])}, ("t.jsonl", "data.eval=e.jsonl", "data.contamination_words=8")),
     "held-out-near-copy": Planted({"t.jsonl": lines([*SENTENCES, chat(("user", "Where is the old red house?"), ("assistant", "On the hill."))]), "e.jsonl": lines([chat(("user", "Where is the old red house?"), ("assistant", "On the hills."))])}, ("t.jsonl", "data.eval=e.jsonl")),
     "template": Planted({"t.jsonl": lines(GOOD), "c.jinja": "{{ messages.foo.bar }}"}, ("t.jsonl", TINY, "model.chat_template=c.jinja")),
     "too-long": measured(lines([*GOOD, chat(("user", "q"), ("assistant", LONG))])),

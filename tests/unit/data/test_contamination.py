@@ -74,7 +74,7 @@ def test_either_side_may_be_the_larger(planted: tuple[list[str], list[str]]) -> 
 def test_result_does_not_depend_on_the_number_of_processes(
     planted: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.data.workers.TASK_CHARACTERS", 100_000)
+    monkeypatch.setattr("finetune.data.workers.TASK_CHARACTERS", 300_000)
     assert contamination(*planted, processes=2) == contamination(*planted, processes=1)
 
 

@@ -103,6 +103,12 @@ CASES = {
     "content list": Case(
         42, rows([{**USER, "content": [7]}, ANSWER]), ":2 messages", "turn 1 content must be", "parts"
     ),
+    "unlearned last": Case(
+        42, rows([USER, {**ANSWER, "weight": 0}]), ":2 messages", "every answer has the weight 0", "delete the row"
+    ),
+    "half a weight": Case(
+        42, rows([USER, {**ANSWER, "weight": 0.5}]), ":2 messages", "turn 2 weight must be 0 or 1", "learns nothing"
+    ),
     "image": Case(
         42,
         rows([{**USER, "content": [{"type": "image_url", "image_url": "x"}]}, ANSWER]),

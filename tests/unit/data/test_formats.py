@@ -152,6 +152,17 @@ RECORDS: dict[str, tuple[str, dict[str, Any], Row]] = {
         {"prompt": "Norway?", "completion": "Oslo"},
         Chat((ASK, SAY), plain=True),
     ),
+    "weights": (
+        "messages",
+        {"messages": [ASK, {**SAY, "weight": 0}, ASK, {**SAY, "weight": 1}]},
+        Chat((ASK, SAY, ASK, SAY), unlearned=(1,)),
+    ),
+    "weights of all": ("messages", {"messages": [ASK, {**SAY, "weight": 1}]}, Chat((ASK, SAY))),
+    "prompt with answers": (
+        "prompt_completion",
+        {"prompt": [ASK, SAY, ASK], "completion": [SAY]},
+        Chat((ASK, SAY, ASK, SAY), unlearned=(1,)),
+    ),
     "prompt messages": ("prompt_completion", {"prompt": [ASK], "completion": [SAY]}, Chat((ASK, SAY))),
     "prompt messages, text completion": (
         "prompt_completion",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -157,7 +158,15 @@ def test_text_that_is_repeated_very_often_is_a_chain() -> None:
     assert components(len(texts), pairs).tolist() == [0] * 40_000 + [40_000]
 
 
-def test_copies_within_a_giant_template_are_found_without_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def as_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets are split as they are among very many texts."""
+    monkeypatch.setattr(candidates, "FEW_PAIRS", 0)
+
+
+def test_copies_within_a_giant_template_are_found_without_all_pairs(
+    as_of_many: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = Writer(6)
     template = writer.words(100)
     texts = [" ".join(template[:50] + [writer.rare_word() for _ in range(25)] + template[50:]) for _ in range(1000)]
@@ -172,7 +181,7 @@ def test_copies_within_a_giant_template_are_found_without_all_pairs(monkeypatch:
     assert 1000 < sum(compared) < 30_000  # of half a million
 
 
-def test_giant_group_of_similar_texts_is_one_component() -> None:
+def test_giant_group_of_similar_texts_is_one_component(as_of_many: None) -> None:
     writer = Writer(7)
     template = writer.words(120)
     slots = [" ".join([*template[:60], writer.rare_word(), *template[60:]]) for _ in range(700)]
@@ -186,6 +195,16 @@ def test_giant_group_of_similar_texts_is_one_component() -> None:
     near = np.array([true_similarity(original, text) >= 0.8 for text in edited])
     assert near.sum() > 600
     assert (label[700:][near] == 700).mean() > 0.99
+
+
+def test_large_groups_among_few_texts_are_compared_pair_by_pair() -> None:
+    writer = Writer(14)
+    original = writer.text(120)
+    texts = [writer.changed(original, 2) for _ in range(150)]
+    similar = {
+        pair for pair in itertools.combinations(range(150), 2) if true_similarity(*(texts[at] for at in pair)) >= 0.8
+    }
+    assert len(similar) > 200 and as_set(near_pairs(texts)) == similar
 
 
 def test_result_does_not_depend_on_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +255,7 @@ def test_pairs_across_two_sets() -> None:
     assert as_set(near_between(train, [])) == as_set(near_between([], train)) == set()
 
 
-def test_copies_of_held_out_texts_are_found_within_a_giant_template() -> None:
+def test_copies_of_held_out_texts_are_found_within_a_giant_template(as_of_many: None) -> None:
     writer = Writer(11)
     template = writer.words(90)
     train = [" ".join(template + [writer.rare_word() for _ in range(30)]) for _ in range(700)]
@@ -345,15 +364,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes in /proc")
 def test_processes_end_with_their_parent(name: str, tmp_path: Path) -> None:
-    import signal
-
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as parent:
         assert parent.stdout is not None
         children = [int(parent.stdout.readline()) for _ in range(2)]
         parent.send_signal(signal.Signals[name])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,52 +13,125 @@ import numpy as np
 import pytest
 from rows import question
 
+from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN
 from finetune.data.load import Loaded
 from finetune.data.prepare import PreparedData, read_rows
-from finetune.data.rows import to_json
-from finetune.data.split import hold_out, repeat
+from finetune.data.rows import Chat, Row, Text, to_json
+from finetune.data.split import MOST_ASKED, Splitter, repeat
 from finetune.data.spool import Spool, SpoolWriter
 from finetune.errors import UserError
 
 Run = Callable[..., PreparedData]
 
-ROWS = [f"row {number}" for number in range(2000)]
+NAMES = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "ocean",
+    "pearl",
+]
+
+
+def chat(number: int, question: str = "", answer: str = "") -> Chat:
+    """A conversation that is like no other number's."""
+    rng = random.Random(number)
+    asked, given = (" ".join(f"{rng.choice(NAMES)}{rng.randrange(10**6)}" for _ in range(12)) for _ in range(2))
+    turns = {"user": question or asked, "assistant": answer or given}
+    return Chat(tuple({"role": role, "content": content} for role, content in turns.items()))
+
+
+def sides(rows: Sequence[Row], share: float = 0.1, seed: int = 42, groups: Sequence[str] = ()) -> list[int]:
+    splitter = Splitter(share, seed, 13, ["user"] if groups else [])
+    for number, row in enumerate(rows):
+        splitter.add(row, [groups[number]] if groups else [])
+    return [int(side) for side in splitter.split().sides]
+
+
+ROWS = [chat(number) for number in range(200)]
 
 
 def test_about_the_share_is_held_out() -> None:
-    assert 150 < hold_out(ROWS, 0.1, 42).sum() < 250
-
-
-def test_side_of_a_row_does_not_depend_on_the_others() -> None:
-    marks = dict(zip(ROWS, hold_out(ROWS, 0.1, 42), strict=True))
-    some = ROWS[700:50:-3]
-    assert list(hold_out(some, 0.1, 42)) == [marks[row] for row in some]
+    assert 10 < sides(ROWS).count(HELD_OUT) < 35
 
 
 def test_other_seed_holds_out_other_rows() -> None:
-    assert (hold_out(ROWS, 0.1, 1) != hold_out(ROWS, 0.1, 2)).any()
+    assert sides(ROWS, seed=1) != sides(ROWS, seed=2)
 
 
-def test_larger_share_holds_out_the_same_rows_and_more() -> None:
-    small, large = hold_out(ROWS, 0.1, 42), hold_out(ROWS, 0.3, 42)
-    assert (large[small]).all() and large.sum() > small.sum()
+def test_equal_rows_stay_together_whatever_their_case_and_space() -> None:
+    texts = [Text(" ".join(message["content"] for message in row.messages)) for row in ROWS]
+    loud = [Text(row.text.upper().replace(" ", "  ")) for row in texts]
+    marks = sides([*texts, *loud])
+    assert marks[:200] == marks[200:] and set(marks) == {TRAIN, HELD_OUT}
 
 
-@pytest.mark.parametrize("share", [1e-9, 0.1, 0.5, 0.999999999])
-@pytest.mark.parametrize("count", [2, 3, 10])
-def test_at_least_one_and_never_all(share: float, count: int) -> None:
-    for seed in range(20):
-        assert 1 <= hold_out(ROWS[:count], share, seed).sum() < count
+def test_rows_that_ask_the_same_stay_together() -> None:
+    again = [chat(number + 1000, question=row.messages[0]["content"]) for number, row in enumerate(ROWS)]
+    marks = sides([*ROWS, *again])
+    assert marks[:200] == marks[200:]
 
 
-def test_equal_rows_stay_together() -> None:
-    marks = hold_out(ROWS + ROWS, 0.1, 42)
-    assert (marks[: len(ROWS)] == marks[len(ROWS) :]).all()
+def test_system_words_are_no_question() -> None:
+    rows = [replace(row, messages=({"role": "system", "content": "Be terse."}, *row.messages)) for row in ROWS]
+    assert HELD_OUT in sides(rows)
 
 
-@pytest.mark.parametrize(("rows", "share"), [(ROWS, 0.0), (["a"], 0.5), (["a", "a"], 0.5), ([], 0.5)])
-def test_nothing_is_held_out(rows: list[str], share: float) -> None:
-    assert not hold_out(rows, share, 42).any()
+def test_a_question_that_very_many_rows_ask_is_a_form() -> None:
+    rows = [chat(number, question="What is this text about?") for number in range(MOST_ASKED + 100)]
+    marks = sides(rows, 0.3)
+    assert set(marks[:MOST_ASKED]) == {TRAIN}
+    assert set(marks[MOST_ASKED:]) == {TRAIN, HELD_OUT}
+
+
+def test_near_copies_stay_together() -> None:
+    def varied(row: Chat) -> Chat:
+        words = row.messages[1]["content"].split()
+        return replace(row, messages=(row.messages[0], {**row.messages[1], "content": " ".join([*words, "again"])}))
+
+    plain = [
+        replace(row, messages=({"role": "user", "content": f"{number}?"}, row.messages[1]))
+        for number, row in enumerate(ROWS)
+    ]
+    others = [
+        replace(varied(row), messages=({"role": "user", "content": f"{number + 500}?"}, varied(row).messages[1]))
+        for number, row in enumerate(plain)
+    ]
+    marks = sides([*plain, *others])
+    assert marks[:200] == marks[200:] and set(marks) == {TRAIN, HELD_OUT}
+
+
+def test_rows_of_one_group_stay_together_and_rows_of_none_stand_alone() -> None:
+    users = [json.dumps(f"user {number % 40}") for number in range(160)] + [""] * 40
+    marks = sides(ROWS, 0.2, groups=users)
+    assert all(marks[number] == marks[number % 40] for number in range(160))
+    assert set(marks[160:]) == {TRAIN, HELD_OUT}
+
+
+def test_a_row_that_ties_both_sides_together_is_left_out_of_both() -> None:
+    marks = sides(ROWS)
+    train, held = ROWS[marks.index(TRAIN)], ROWS[marks.index(HELD_OUT)]
+    tie = chat(999, question=train.messages[0]["content"])
+    grouped = Splitter(0.1, 42, 13, ["user"])
+    for row in ROWS:
+        grouped.add(row, [json.dumps("Ada") if row is held else ""])
+    grouped.add(tie, [json.dumps("Ada")])
+    split = grouped.split()
+    assert split.sides[200] == LEFT_OUT
+    assert [(tie.kind, tie.side) for tie in split.ties[200]] == [
+        ("the same question", TRAIN),
+        ("the same user", HELD_OUT),
+    ]
 
 
 def spooled(path: Path, *counts: int) -> Spool:
@@ -155,7 +231,7 @@ def test_rows_held_out_in_a_file_of_their_own(write_rows: Callable[..., str], ru
 def test_single_row_is_trained_on_and_said(write_rows: Callable[..., str], run_prepare: Run) -> None:
     prepared = run_prepare(write_rows([question(1)]))
     assert (prepared.train.rows, prepared.held_out, prepared.held_out_from) == (1, None, "none")
-    assert any("only one distinct row" in warning for warning in prepared.warnings)
+    assert any("all rows belong together" in warning for warning in prepared.warnings)
 
 
 def test_share_that_is_asked_for_is_not_needed(write_rows: Callable[..., str], run_prepare: Run) -> None:

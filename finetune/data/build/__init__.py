@@ -1,0 +1,1 @@
+"""Rows written by a teacher, which is a bigger model at an endpoint or on this machine."""

@@ -1,0 +1,281 @@
+"""`finetune data clean`: every row is accounted for, the same input gives the same bytes, nothing is left half-written."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rows import write_rows
+
+Run = Callable[..., tuple[int, str, str]]
+
+SECRET = "ghp_" + "a1B2" * 9
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "ocean",
+    "pearl",
+    "quartz",
+]
+
+
+def talk(question: str, answer: str, **more: Any) -> dict[str, Any]:
+    turns = {"user": question, "assistant": answer}
+    return {"messages": [{"role": role, "content": content} for role, content in turns.items()], **more}
+
+
+def prose(seed: int, count: int = 30) -> str:
+    """Words that are like no other seed's."""
+    rng = random.Random(seed)
+    return " ".join(f"{rng.choice(WORDS)}{rng.randrange(1000)}" for _ in range(count))
+
+
+def changed(text: str) -> str:
+    """Nearly the same text."""
+    return f"{text} finis"
+
+
+ROWS: list[dict[str, Any]] = [
+    talk(prose(0), prose(1), id=1),
+    talk(prose(0), prose(1), id=2),
+    talk(prose(0), changed(prose(1)), id=3),
+    talk("zero\u200bwidth", prose(4), id=4),
+    {"messages": [{"role": "Human", "content": "hello"}, {"role": "AI", "content": prose(5)}], "id": 5},
+    {"messages": [{"role": "robot", "content": "hello"}], "id": 6},
+    talk("my key", SECRET, id=7),
+    talk(prose(8), "short", id=8),
+    talk(prose(9), "as short", id=9),
+]
+
+
+def read(path: Path | str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def ids(path: Path | str) -> list[int]:
+    return [row["id"] for row in read(path)]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Rows of which each step finds one, with a broken line and a blank one among them."""
+    path = write_rows(tmp_path / "rows.jsonl", ROWS)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:3], '{"messages": [', "", *lines[3:]]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_every_row_is_kept_or_stands_among_the_rejects_with_its_reason(finetune: Run, rows: Path) -> None:
+    code, out, err = finetune("data", "clean", rows, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["rows"] == {"read": 10, "kept": 5, "changed": 2, "rejected": 5}
+    assert ids("cleaned/clean.jsonl") == [1, 4, 5, 8, 9]
+    rejects = {row["row"]: row for row in read("cleaned/rejects.jsonl")}
+    assert {row: found["step"] for row, found in rejects.items()} == {
+        2: "exact",
+        3: "near",
+        4: "invalid",
+        8: "invalid",
+        9: "secrets",
+    }
+    assert rejects[2]["reason"] == f"the same as {rows}:1"
+    assert rejects[3]["reason"].endswith(f"of {rows}:1")
+    assert rejects[4]["line"] == '{"messages": [' and "not valid JSON" in rejects[4]["reason"]
+    assert [rejects[row]["record"] for row in (2, 3, 8, 9)] == [ROWS[1], ROWS[2], ROWS[5], ROWS[6]]
+    assert SECRET not in rejects[9]["reason"]
+
+
+def test_each_step_counts_what_it_kept_changed_and_dropped(finetune: Run, rows: Path) -> None:
+    record = json.loads(finetune("data", "clean", rows, "--json")[1])
+    found = {step["step"]: (step["kept"], step["changed"], step["dropped"]) for step in record["steps"]}
+    assert found == {
+        "normalise": (9, 1, 0),
+        "roles": (9, 1, 0),
+        "invalid": (8, 0, 2),
+        "secrets": (7, 0, 1),
+        "exact": (6, 0, 1),
+        "near": (5, 0, 1),
+    }
+    assert json.loads(Path("cleaned/clean.json").read_text()) == {k: v for k, v in record.items() if k != "output"}
+
+
+def test_a_row_that_no_step_changed_is_as_it_was(finetune: Run, rows: Path) -> None:
+    finetune("data", "clean", rows)
+    kept = read("cleaned/clean.jsonl")
+    assert [kept[0], *kept[3:]] == [ROWS[0], *ROWS[7:]]
+    assert kept[1] == talk("zerowidth", prose(4), id=4)
+    assert kept[2] == talk("hello", prose(5), id=5)
+
+
+def test_the_same_input_gives_the_same_bytes(finetune: Run, rows: Path) -> None:
+    names = ("clean.jsonl", "rejects.jsonl", "clean.json")
+    finetune("data", "clean", rows)
+    first = [Path("cleaned", name).read_bytes() for name in names]
+    finetune("data", "clean", rows)
+    assert [Path("cleaned", name).read_bytes() for name in names] == first
+    assert sorted(path.name for path in Path("cleaned").iterdir()) == sorted(names)
+
+
+def test_clean_rows_stay_as_they_are(finetune: Run, rows: Path) -> None:
+    finetune("data", "clean", rows)
+    record = json.loads(finetune("data", "clean", "cleaned/clean.jsonl", "output=again", "--json")[1])
+    assert record["rows"] == {"read": 5, "kept": 5, "changed": 0, "rejected": 0}
+    assert Path("again/clean.jsonl").read_bytes() == Path("cleaned/clean.jsonl").read_bytes()
+
+
+def test_what_is_kept_can_be_trained_on(finetune: Run, rows: Path) -> None:
+    finetune("data", "clean", rows)
+    code, _, err = finetune("plan", "model=tiny", "data.train=cleaned/clean.jsonl", "data.on_long=truncate")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        (["clean.keep=last"], [3, 4, 5, 8, 9]),
+        (["clean.keep=longest"], [3, 4, 5, 8, 9]),
+        (["clean.keep=highest", "clean.keep_by=id"], [3, 4, 5, 8, 9]),
+        (["clean.steps=[roles,invalid,secrets,exact]"], [1, 3, 4, 5, 8, 9]),
+        (["clean.steps=[roles,invalid,exact]", "clean.keep=last"], [2, 3, 4, 5, 7, 8, 9]),
+        (
+            ["clean.steps=[roles,invalid,secrets,length,near]", "clean.length.low=30", "clean.length.of=answers"],
+            [1, 4, 5],
+        ),
+        (
+            [
+                "clean.steps=[roles,invalid,secrets,length,exact]",
+                "model=tiny",
+                "clean.length.unit=tokens",
+                "clean.length.high=60",
+                "clean.length.of=answers",
+            ],
+            [8, 9],
+        ),
+    ],
+)
+def test_steps_and_copies_are_chosen(finetune: Run, rows: Path, settings: list[str], kept: list[int]) -> None:
+    code, _, err = finetune("data", "clean", rows, *settings)
+    assert code == 0, err
+    assert ids("cleaned/clean.jsonl") == kept
+
+
+def test_the_newest_copy_is_kept_by_a_date(finetune: Run, tmp_path: Path) -> None:
+    days = ["2026-01-09", "2026-02-01", None, "2025-12-31"]
+    path = write_rows(tmp_path / "rows.jsonl", [talk(prose(0), prose(1), id=n, day=day) for n, day in enumerate(days)])
+    finetune("data", "clean", path, "clean.keep=highest", "clean.keep_by=day")
+    assert ids("cleaned/clean.jsonl") == [1]
+
+
+def test_near_copies_with_other_answers_or_other_instructions_stay(finetune: Run, tmp_path: Path) -> None:
+    question = prose(0, 60)
+    system = [{"role": "system", "content": "Answer in French."}]
+    rows = [
+        talk(question, '{"order": 4411}', id=0),
+        talk(changed(question), '{"order": 4412}', id=1),
+        {"messages": [*system, *talk(question, '{"order": 4411}')["messages"]], "id": 2},
+        talk(f"{question} !", '{"order": 4411}', id=3),
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    finetune("data", "clean", path)
+    assert ids("cleaned/clean.jsonl") == [0, 1, 2]
+    finetune("data", "clean", path, "clean.near.other_answers=true")
+    assert ids("cleaned/clean.jsonl") == [0, 2]
+
+
+def test_rows_of_a_foreign_layout_are_written_in_one_layout(finetune: Run, tmp_path: Path) -> None:
+    odd = {"instruction": "Say\u200b it", "input": "", "output": prose(1), "source": "x"}
+    plain = {"instruction": "Say that", "input": "", "output": prose(2), "source": "y"}
+    finetune("data", "clean", write_rows(tmp_path / "same.jsonl", [plain]), "output=same")
+    assert read("same/clean.jsonl") == [plain]
+    finetune("data", "clean", write_rows(tmp_path / "odd.jsonl", [odd, plain]), "output=odd")
+    assert read("odd/clean.jsonl") == [talk("Say it", prose(1), source="x"), talk("Say that", prose(2), source="y")]
+
+
+def test_without_the_step_invalid_rows_are_refused_as_training_refuses_them(finetune: Run, rows: Path) -> None:
+    code, _, err = finetune("data", "clean", rows, "clean.steps=[roles,exact]")
+    assert code == 2 and f"error: {rows}:4: not valid JSON" in err
+    assert not Path("cleaned").exists()
+
+
+def test_a_row_that_a_later_step_empties_is_dropped(finetune: Run, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [talk("\u200b", "b", id=1), talk("a", "b", id=2)])
+    record = json.loads(finetune("data", "clean", path, "clean.steps=[invalid,normalise]", "--json")[1])
+    assert ids("cleaned/clean.jsonl") == [2]
+    assert record["steps"][0] == {"step": "invalid", "kept": 1, "changed": 0, "dropped": 1}
+    assert "is empty" in read("cleaned/rejects.jsonl")[0]["reason"]
+
+
+def test_a_table_that_cannot_be_read_is_refused_whole(finetune: Run, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('prompt,completion\na,b\nc,d,e\n"open,f\n')
+    code, _, err = finetune("data", "clean", "rows.csv")
+    assert code == 2 and "rows.csv:3: 3 cells where the header has 2" in err and "never closed" in err
+    assert not Path("cleaned").exists()
+
+
+def test_what_is_interrupted_leaves_the_files_of_before(
+    finetune: Run, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune("data", "clean", rows)
+    before = {path.name: path.read_bytes() for path in Path("cleaned").iterdir()}
+    from finetune.data.clean import copies
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(copies, "earlier_pairs", stop)
+    assert finetune("data", "clean", rows, "clean.keep=last")[0] == 130
+    assert {path.name: path.read_bytes() for path in Path("cleaned").iterdir()} == before
+    assert finetune("data", "clean", rows, "output=new/folder")[0] == 130
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "data clean: no rows are given"),
+        (["x.jsonl", "clean.steps=[]"], "clean.steps: names no step"),
+        (["x.jsonl", "clean.steps=[exact,exact]"], "clean.steps: names exact twice"),
+        (["x.jsonl", "clean.steps=[exakt]"], "clean.steps: 'exakt' is not one of normalise"),
+        (["x.jsonl", "clean.length.low=3"], "clean.length.low: has no effect"),
+        (["x.jsonl", "clean.steps=[length]"], "clean.steps: length has no bounds"),
+        (["x.jsonl", "clean.steps=[language]"], "clean.steps: language keeps none"),
+        (["x.jsonl", "clean.steps=[language]", "clean.language.keep=[english]"], "clean.language.keep: 'english' is no"),
+        (["x.jsonl", "clean.keep=highest"], "clean.keep: highest needs a column"),
+        (["x.jsonl", "clean.keep_by=day"], "clean.keep_by: has no effect"),
+        (["x.jsonl", "clean.steps=[invalid]", "clean.keep=last"], "clean.keep: has no effect"),
+        (["x.jsonl", "model=tiny"], "model: has no effect"),
+        (["x.jsonl", "clean.steps=[length]", "clean.length.low=1", "clean.length.unit=tokens"], "clean.length.unit: tokens need a model"),
+        (["x.jsonl", "data.split=test"], "data.split: has no effect"),
+        (["x.jsonl", "clean.keep=highest", "clean.keep_by=day"], "clean.keep_by: no row has a column 'day'"),
+        (["y.jsonl"], "data clean y.jsonl: no such file"),
+        (["cleaned/clean.jsonl"], "output cleaned: cleaned/clean.jsonl is read and would be replaced"),
+        (["x.jsonl", "output=x.jsonl"], "output x.jsonl: is a file where a folder is wanted"),
+        (["x.jsonl", "output=other"], "output other: holds a clean.jsonl that this command has not written"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(finetune: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
+    write_rows(tmp_path / "x.jsonl", [talk("a", "b")])
+    for folder in ("cleaned", "other"):
+        (tmp_path / folder).mkdir()
+        write_rows(tmp_path / folder / "clean.jsonl", [talk("a", "b")])
+    (tmp_path / "cleaned" / "clean.json").write_text("{}")
+    code, out, err = finetune("data", "clean", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {said}"), err

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 PATH = Path(__file__).parent
-REVISION = "tiny-1"
+REVISION = "tiny-2"

@@ -421,13 +421,14 @@ SKILLS = ("format", "lookup", "missing", "quote", "sums", "instruct", "text", "e
 
 
 # From which block on: how many sentences at most; how varied; and how often each skill comes.
-SENTENCES = {0: 1, 8: 2, 30: 4, 55: 6, 75: 8}
+SENTENCES = {0: 1, 8: 2, 28: 4, 45: 6, 60: 8}
 LEVELS = {0: 1, 24: 2, 50: 3}
 SHARES = {
     0: [0, 20, 0, 10, 0, 5, 5, 60],
     11: [28, 32, 0, 10, 3, 8, 4, 15],
-    24: [34, 24, 3, 9, 11, 11, 6, 2],
-    55: [46, 22, 4, 4, 7, 5, 3, 9],
+    24: [32, 24, 4, 9, 14, 9, 4, 4],
+    55: [36, 22, 5, 6, 14, 7, 3, 7],
+    84: [28, 44, 8, 5, 6, 4, 2, 3],
     100: [34, 24, 3, 9, 11, 11, 6, 2],
 }
 # Blended words and many categories; what is beyond is not trained on, but the tokenizer has learned from it.

@@ -29,8 +29,9 @@ VISIBLE = [
     "<think>",
     "</think>",
 ]  # kept when special tokens are skipped: they are part of an answer
-EPISODES = 1024  # per block
-BLOCKS = 84
+EPISODES = 3072  # per block
+BLOCKS = 100
+RESTART = 84  # the block from which the learning rate falls a second time, from half its height
 ROWS = 200  # per exam
 TEXT_WEIGHT = 0.15  # of a token of plain text, where an answer's token weighs 1
 LAYERS, WIDTH = 5, 192
@@ -173,9 +174,11 @@ def optimizers_of(model: "LlamaForCausalLM") -> list["Optimizer"]:
     ]
 
 
-def rate(progress: float, step: int) -> float:
-    """The share of the full learning rate: short warm-up, plateau, linear fall over the last third."""
-    return min(1.0, (step + 1) / 100, max(0.0, (1 - progress) / 0.35))
+def rate(index: int, blocks: int, step: int) -> float:
+    """The share of the full learning rate: short warm-up, plateau, linear fall over the last third; then once more."""
+    if index >= RESTART:
+        return 0.5 * (blocks - index) / (blocks - RESTART)
+    return min(1.0, (step + 1) / 100, (1 - index / min(blocks, RESTART)) / 0.35)
 
 
 def train(
@@ -195,7 +198,7 @@ def train(
         budget = 2048 if index < 70 else 4096
         for batch in batches_of(rows, budget, Random(index)):
             ids, weights = tensors_of(batch, tokenizer.pad_token_id)
-            share = rate(index / blocks, step)
+            share = rate(index, blocks, step)
             for group, lr in zip((g for o in optimizers for g in o.param_groups), full, strict=True):
                 group["lr"] = lr * share
             with torch.autocast("cpu", dtype=torch.bfloat16):

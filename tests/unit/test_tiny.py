@@ -17,10 +17,11 @@ from finetune.tiny import curriculum
 
 SAMPLE = 30
 FLOORS = {  # well under the card's figures; a sample of 30 rows moves by several points
-    "look up, 1 sentence": 0.6,
+    "look up, 1 sentence": 0.65,
     "look up, 2 sentences": 0.5,
     "format of the examples, fixed wording": 0.2,
     "quote, 1 speaker": 0.8,
+    "sums to 9 + 9": 0.3,
 }
 CONVERSATION: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -32,7 +31,6 @@ from finetune.data.shards import Counts, Job, SplitPlan, encode_splits
 from finetune.data.split import Splitter, duplicates, repeat
 from finetune.data.spool import Indices, Spool, SpoolWriter, add_to_digest
 from finetune.errors import UserError
-from finetune.log import log
 
 if TYPE_CHECKING:
     import datasets
@@ -224,12 +222,9 @@ class _Job:
         contamination = self._check_leaks(parts.train)
         self._check_template(self.encoder)
         mixed, held = _mixed(self.rows, parts.train, self.settings.data, self.settings.seed), parts.held_out
-        started = time.monotonic()
         train, other = self._encoded(
             SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", parts.held_rows, held)
         )
-        seconds = time.monotonic() - started
-        log.info(f"{train.given + other.given:,} rows are prepared: tokenised in {seconds:.1f} s")
         return PreparedData(
             folder=str(self.folder),
             shape="chat" if "chat" in self.rows.shapes else "text",

@@ -18,6 +18,7 @@ from finetune.data.spool import Indices, Spool
 from finetune.data.store import ShardWriter, shard_name
 from finetune.data.workers import cores, mapped
 from finetune.errors import Fault
+from finetune.log import log
 
 SHARD_ROWS = 8192  # a file of some tens of megabytes: several processes have enough of them to share out evenly
 MANY_ROWS = 10_000  # from which on starting processes, which takes a second, saves time
@@ -121,6 +122,8 @@ def encode_splits(
     shards = [(path, plan.spool, part) for plan in plans for path, part in plan.shards()]
     rows, processes = sum(len(part) for _, _, part in shards), min(cores(), len(shards))
     folder = scratch / "tokenizer"
+    if rows >= MANY_ROWS:
+        log.info(f"tokenising {rows:,} rows")
     if processes == 1 or rows < MANY_ROWS or not _loads_alike(tokenizer, folder):
         return [encode_shard(path, spool, part, encoder, job.on_long) for path, spool, part in shards]
     tasks = (Task(path, spool.path, part) for path, spool, part in shards)

@@ -138,19 +138,18 @@ def test_processes_that_differ_from_the_world_are_refused(tmp_path: Path, rows: 
 
 
 @pytest.mark.parametrize("shape", ["chat", "text"])
-def test_ranks_start_from_one_preparation(shape: str, tmp_path: Path, rows: Path) -> None:
-    if shape == "text":
-        rows = write_rows(
-            tmp_path / "texts.jsonl", [{"text": f"{number} lamps are in the box."} for number in range(50)]
-        )
+def test_ranks_start_from_one_preparation(shape: str, tmp_path: Path) -> None:
+    many = range(10_000)  # so many that tokenising them is told
+    made = [chat_row(number) if shape == "chat" else {"text": f"{number} lamps are here."} for number in many]
     settings = [word for word in COMMON if not word.startswith("training.max_steps")]
     done = run(
         tmp_path, "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "finetune.train",
-        *settings, "training.max_steps=2", f"data.train={rows}", "training.batch_size=4",
+        *settings, "training.max_steps=2", f"data.train={write_rows(tmp_path / 'rows.jsonl', made)}",
+        "training.batch_size=4",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if "rows are prepared" in line]
-    assert len(said) == 1 and "50 rows are prepared" in said[0], done.stderr
-    prepared = list((tmp_path / "runs" / ".prepared").glob("*/prepared.json"))
-    assert len(prepared) == 1 and not list((tmp_path / "runs" / ".prepared").glob(".scratch-*"))
+    said = [line for line in done.stderr.splitlines() if "tokenising" in line]
+    assert said == ["tokenising 10,000 rows"], done.stderr
+    prepared = tmp_path / "runs" / ".prepared"
+    assert len(list(prepared.glob("*/prepared.json"))) == 1 and not list(prepared.glob(".scratch-*"))
     assert len(losses(tmp_path)) == 2

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.contamination import contamination
-from finetune.data.similar import components, near_pairs
-from finetune.data.sketch import has_rensa
+from finetune.data.likeness.contamination import contamination
+from finetune.data.likeness.similar import components, near_pairs
+from finetune.data.likeness.sketch import has_rensa
 
 VOCABULARY = 40_000
 PORTION = 2_000

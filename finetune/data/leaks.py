@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune.data.contamination import Overlap, overlaps
 from finetune.data.examine.private import masked
 from finetune.data.faults import FaultLog
+from finetune.data.likeness.contamination import Overlap, overlaps
 from finetune.data.prepared import Allowed
 from finetune.errors import printable
 

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.clusters import Clusters, Key, Placing, Tie
-from finetune.data.passages import shared_runs
+from finetune.data.likeness.passages import shared_runs
+from finetune.data.likeness.similar import Pairs, earlier_pairs
+from finetune.data.likeness.words import fold
 from finetune.data.rows import Row, compared, question
 from finetune.data.shelf import Shelf
-from finetune.data.similar import Pairs, earlier_pairs
 from finetune.data.spool import Indices, Spool
-from finetune.data.words import fold
 
 # So many rows with the same question are kept together; in further ones it counts as a form, which says nothing.
 MOST_ASKED = 100

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rows import write_rows
 
+from finetune.data.likeness.similar import near_between
 from finetune.data.rows import Chat, compared
-from finetune.data.similar import near_between
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -33,7 +33,7 @@ class Known:
         """The texts that are like one of the others, and how like."""
         if not texts or not others:
             return {}
-        from finetune.data.similar import near_between
+        from finetune.data.likeness.similar import near_between
 
         pairs, most = near_between(texts, others, threshold=self.near), dict[int, float]()
         for index, likeness in zip(pairs.first.tolist(), pairs.similarity.tolist(), strict=True):
@@ -44,7 +44,7 @@ class Known:
         """The texts that are like one made before, or like an earlier one of them; copies of copies are copies."""
         if not texts:
             return {}
-        from finetune.data.similar import components, near_pairs
+        from finetune.data.likeness.similar import components, near_pairs
 
         pairs = near_pairs([*made, *texts], threshold=self.near)
         most = dict[int, float]()
@@ -68,7 +68,7 @@ class Known:
         """
         if not texts or not self.held_out:
             return {}
-        from finetune.data.contamination import overlaps
+        from finetune.data.likeness.contamination import overlaps
 
         found = dict[int, str]()
         for overlap in overlaps(self.held_out, texts, threshold=self.near):

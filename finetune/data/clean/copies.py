@@ -10,11 +10,11 @@ from typing import Any
 from finetune.data.clean.item import Item, frame, said, unpack
 from finetune.data.clean.settings import NearConfig
 from finetune.data.faults import kind_of
+from finetune.data.likeness.similar import earlier_pairs
+from finetune.data.likeness.words import fold
 from finetune.data.rows import Text, answer, compared, to_json
 from finetune.data.shelf import Reordered, Shelf
-from finetune.data.similar import earlier_pairs
 from finetune.data.split import Neighbours
-from finetune.data.words import fold
 from finetune.errors import UserError
 
 Rank = tuple[Any, ...]  # the copy with the lowest is kept

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.data.contamination import contamination
 from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.sums import Places, Sums
 from finetune.data.leaks import Compared, note_leak, strongest
-from finetune.data.similar import near_pairs
+from finetune.data.likeness.contamination import contamination
+from finetune.data.likeness.similar import near_pairs
 
 
 def note_copies(train: Sums, texts: Sequence[str], notes: Notes, processes: int | None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from texts import Writer
 
-from finetune.data.contamination import Contamination, contamination, form_rows, overlaps
-from finetune.data.words import normalise
+from finetune.data.likeness.contamination import Contamination, contamination, form_rows, overlaps
+from finetune.data.likeness.words import normalise
 
 
 def of_kind(found: Contamination, kind: str) -> dict[int, int]:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from finetune.data.passages import FORM_ROWS, shared_runs
+from finetune.data.likeness.passages import FORM_ROWS, shared_runs
+from finetune.data.likeness.similar import earlier_pairs, near_pairs
 from finetune.data.shelf import Reordered, Shelf
-from finetune.data.similar import earlier_pairs, near_pairs
 
 WORDS = [
     "amber",

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from texts import Writer, jaccard
 
-from finetune.data import candidates, sketch
-from finetune.data.similar import Pairs, components, near_between, near_pairs, similarities
-from finetune.data.words import fold, normalise, windows
+from finetune.data.likeness import candidates, sketch
+from finetune.data.likeness.similar import Pairs, components, near_between, near_pairs, similarities
+from finetune.data.likeness.words import fold, normalise, windows
 
 Found = set[tuple[int, int]]
 
@@ -173,7 +173,8 @@ def test_copies_within_a_giant_template_are_found_without_all_pairs(
     copies = {(at, 1000 + at): writer.changed(texts[at], 1) for at in range(100)}
     compared = []
     monkeypatch.setattr(
-        "finetune.data.similar.similarities", lambda block: compared.append(len(block[1])) or similarities(block)
+        "finetune.data.likeness.similar.similarities",
+        lambda block: compared.append(len(block[1])) or similarities(block),
     )
     found = as_set(near_pairs(texts + list(copies.values()), processes=1))
     similar = {pair for pair in copies if true_similarity(texts[pair[0]], copies[pair]) >= 0.8}

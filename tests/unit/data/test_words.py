@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from texts import Writer
 
-from finetune.data.words import batches, fold, key, keys, normalise, windows
+from finetune.data.likeness.words import batches, fold, key, keys, normalise, windows
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,7 @@ def test_what_means_something_else_stays_apart(one: str, other: str) -> None:
 def test_key_is_the_same_in_every_process_and_version() -> None:
     assert key("Hello, World!") == 0x50B1A332AA338687
     assert key("") == 0xB4B2797457A0A6E4
-    program = (
-        "from finetune.data.words import key, fold; print(key('Hello world'), fold(['Hello world']).words.tolist())"
-    )
+    program = "from finetune.data.likeness.words import key, fold; print(key('Hello world'), fold(['Hello world']).words.tolist())"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.words import Folded, Hashes, Places, batches, keys, windows
+from finetune.data.likeness.words import Folded, Hashes, Places, batches, keys, windows
 
 PERMUTATIONS = 128
 WORDS = 5  # words of a shingle

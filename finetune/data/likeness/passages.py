@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.words import Hashes, Places, batches, windows
+from finetune.data.likeness.words import Hashes, Places, batches, windows
 
 FORM_SHARE = 0.2  # of the texts so far
 FORM_ROWS = 20

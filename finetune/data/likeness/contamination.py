@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.runs import Shared, shared_runs
-from finetune.data.similar import Both, between
-from finetune.data.words import Hashes, Places, distinct, normalise
+from finetune.data.likeness.runs import Shared, shared_runs
+from finetune.data.likeness.similar import Both, between
+from finetune.data.likeness.words import Hashes, Places, distinct, normalise
 
 # A run of words is a form when this share of the different rows of each side has it, and at least so many rows.
 FORM_SHARE = 0.02

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.sketch import Shingles, Sketches, shingles
-from finetune.data.words import Hashes, Places, batches, distinct
+from finetune.data.likeness.sketch import Shingles, Sketches, shingles
+from finetune.data.likeness.words import Hashes, Places, batches, distinct
 
 SMALL_BUCKET = 32  # texts of which all pairs are candidates
 FEW_PAIRS = 200_000  # of few texts larger buckets are still small, as long as there are about so many pairs at most

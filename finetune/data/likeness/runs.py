@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.similar import Both
-from finetune.data.sketch import PERMUTATIONS, Sketches, band_rows, joined, sketch_folded
-from finetune.data.words import Hashes, Places, batches, distinct, windows
+from finetune.data.likeness.similar import Both
+from finetune.data.likeness.sketch import PERMUTATIONS, Sketches, band_rows, joined, sketch_folded
+from finetune.data.likeness.words import Hashes, Places, batches, distinct, windows
 
 
 @dataclass(frozen=True)

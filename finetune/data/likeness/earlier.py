@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.sketch import Sketches
-from finetune.data.words import Places
+from finetune.data.likeness.sketch import Sketches
+from finetune.data.likeness.words import Places
 
 SMALL = 32  # texts of a bucket of which all pairs are candidates
 FIRST = 4  # with which every further one is a candidate

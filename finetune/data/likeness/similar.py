@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import workers
-from finetune.data.candidates import candidates
-from finetune.data.earlier import earlier
-from finetune.data.sketch import Sketches, shingles, sketch
-from finetune.data.words import Hashes, Places, batches, distinct
+from finetune.data.likeness.candidates import candidates
+from finetune.data.likeness.earlier import earlier
+from finetune.data.likeness.sketch import Sketches, shingles, sketch
+from finetune.data.likeness.words import Hashes, Places, batches, distinct
 
 BLOCK_PAIRS = 50_000  # pairs that are compared together
 

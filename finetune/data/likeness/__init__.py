@@ -1,0 +1,1 @@
+"""How alike texts are: equal, nearly equal, or with a passage in common."""

@@ -20,8 +20,8 @@ from finetune.data.examine.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
 from finetune.data.examine.result import Result, as_json, conclude, lines
 from finetune.data.examine.settings import MOST_ROWS, CheckSettings, check_settings
 from finetune.data.examine.whole import look_at_all, note_trained
-from finetune.data.load import check_columns
-from finetune.data.read import Source, find_sources
+from finetune.data.load import check_columns, check_hub
+from finetune.data.read import Source, find_sources, shorten
 from finetune.errors import UserError
 from finetune.failures import explained
 from finetune.rundir import write_text
@@ -52,13 +52,19 @@ def command(arguments: Sequence[str], *, json_output: bool) -> int:
 def check(paths: Sequence[str], settings: CheckSettings) -> Result:
     """Look at every row of the files; raises UserError when they cannot be found or a setting is wrong."""
     train, held_out = _sources(paths, settings)
+    check_hub(settings.data, [*train, *held_out])
     check_columns(settings.data.columns)
     waiting = chain(pieces(TRAIN, train, settings.data), pieces(HELD_OUT, held_out, settings.data))
     gathered = Gathered(settings, compares=bool(held_out))
     gathered.take(waiting, _processes(settings, (*train, *held_out)))
     look_at_all(gathered.train, gathered.notes)
     remarks = [*_compare(gathered, settings), *([] if settings.has_model else [WITHOUT_MODEL])]
-    return conclude(gathered.train, gathered.held_out, gathered.notes, settings, tuple(remarks))
+    return conclude(_names([*train, *held_out]), gathered, settings, tuple(remarks))
+
+
+def _names(sources: Sequence[Source]) -> tuple[str, ...]:
+    """The files and datasets as messages name them."""
+    return tuple(dict.fromkeys(name for source in sources for name in [*map(shorten, source.files)] or [source.given]))
 
 
 def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:

@@ -20,7 +20,7 @@ from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.result import Result, as_json
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.examine.sums import Sums
-from finetune.data.examine.texts import Texts
+from finetune.data.shelf import Shelf
 
 TEMPLATES = Path(__file__).parents[2] / "fixtures" / "templates"
 
@@ -136,14 +136,14 @@ def test_a_limit_takes_the_first_rows(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_texts_on_disk_are_a_sequence() -> None:
-    texts = Texts()
+    texts = Shelf()
     given = ["", "a", "ünï", "x" * 1000, "z"]
-    texts.add(given[:2])
-    texts.add(given[2:])
+    for text in given:
+        texts.add(text)
+    assert texts[3:1] == [] and texts[::-1] == given[::-1]
     assert list(texts) == given and texts[1:4] == given[1:4] and texts[::2] == given[::2] and texts[-1] == "z"
     with pytest.raises(IndexError):
         texts[5]
-    texts.close()
 
 
 def test_labels_are_counted_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +184,13 @@ def wait_for(count: int, leader: int) -> None:
     assert len(group(leader)) >= count
 
 
+def wait_for_end(leader: int) -> None:
+    end = time.monotonic() + 20
+    while group(leader) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert group(leader) == []
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_an_interruption_ends_all_processes_at_once(processes: str, tmp_path: Path) -> None:
@@ -194,7 +201,7 @@ def test_an_interruption_ends_all_processes_at_once(processes: str, tmp_path: Pa
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b""), err
     assert err.splitlines()[-1] == b"interrupted" and b"Traceback" not in err
-    assert group(process.pid) == []
+    wait_for_end(process.pid)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -204,7 +211,4 @@ def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
     time.sleep(1)
     process.kill()
     process.wait()
-    end = time.monotonic() + 20
-    while group(process.pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert group(process.pid) == []
+    wait_for_end(process.pid)

@@ -386,6 +386,18 @@ def test_prompts_that_cannot_be_asked_are_named_by_row(synth: Run, endpoint: End
     assert [line.split(":")[2].split()[0] for line in said.splitlines()] == ["2", "3", "4", "5"]
 
 
+def test_a_column_may_be_that_of_the_held_out_rows_alone(synth: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": "Hello."}])
+    write_rows(tmp_path / "held.jsonl", [{"asked": "Where?", "completion": "There."}])
+    assert synth("prompts=prompts.jsonl", "held_out=held.jsonl", "data.columns.prompt=asked")[0] == 0
+
+
+def test_of_many_columns_some_are_named(synth: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "prompts.jsonl", [{f"c{number}": 1 for number in range(1000)}])
+    code, _, said = synth("prompts=prompts.jsonl")
+    assert code == 2 and "(1000 in all)" in said and len(said) < 500
+
+
 def test_training_on_the_rows_names_their_teacher(synth: Run, finetune: Run, tmp_path: Path) -> None:
     write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"Hello number {digest(str(number))}."} for number in range(20)])
     assert synth("prompts=prompts.jsonl", "teacher.license=as agreed")[0] == 0

@@ -246,10 +246,41 @@ def test_what_is_interrupted_leaves_the_files_of_before(
     assert not Path("new").exists()
 
 
+def test_where_nothing_is_kept_the_command_says_so(finetune: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("<!DOCTYPE html>\n", encoding="utf-8")
+    code, out, err = finetune("data", "clean", "x.jsonl")
+    assert code == 3 and "0 of 1 row, " in out and "1 row, with step and reason" in out
+    assert err == "error: no row is kept; cleaned/rejects.jsonl says why\n"
+    assert finetune("data", "clean", "x.jsonl", "--json")[0] == 3
+
+
+def test_a_link_to_itself_is_named(finetune: Run, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    write_rows(tmp_path / "rows" / "a.jsonl", [talk("a", "b")])
+    (tmp_path / "rows" / "b.jsonl").symlink_to("b.jsonl")
+    code, _, err = finetune("data", "clean", "rows")
+    assert code == 2 and err.startswith("error: rows/b.jsonl: cannot be read: too many levels of symbolic links; ")
+
+
+def test_a_link_to_what_would_be_replaced_is_refused(finetune: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.jsonl", [talk("a", "b"), talk("c", "d")])
+    assert finetune("data", "clean", "x.jsonl")[0] == 0
+    (tmp_path / "y.jsonl").symlink_to("cleaned/clean.jsonl")
+    code, _, err = finetune("data", "clean", "y.jsonl")
+    assert (code, err) == (2, "error: output cleaned: y.jsonl is read and would be replaced; choose another output\n")
+
+
+def test_several_files_in_one_word_are_told_apart(finetune: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.jsonl", [talk("a", "b")])
+    code, _, err = finetune("data", "clean", "x.jsonl,x.jsonl")
+    assert code == 2 and err.endswith("; for several files write finetune data clean x.jsonl x.jsonl\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "data clean: no rows are given"),
+        ([""], "data clean: must hold paths, got ''; such as finetune data clean my.jsonl"),
         (["x.jsonl", "clean.steps=[]"], "clean.steps: names no step"),
         (["x.jsonl", "clean.steps=[exact,exact]"], "clean.steps: names exact twice"),
         (["x.jsonl", "clean.steps=[exakt]"], "clean.steps: 'exakt' is not one of normalise"),

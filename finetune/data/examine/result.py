@@ -16,6 +16,7 @@ from finetune.data.examine.notes import Sample
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.examine.sums import Sums
 from finetune.data.examine.whole import labels
+from finetune.errors import counted
 
 CHARACTERS_OF_A_TOKEN = 4  # of English text with a common tokenizer; only for a rough estimate
 SHOWN_LABELS = 20
@@ -63,11 +64,6 @@ class Result:
             said = f"{counted(warnings, 'warning')} of {counted(kinds, 'kind')}"
             return f"This data can be trained on, but look at {said} first."
         return f"Nothing speaks against training on {counted(self.rows, 'row')}."
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def conclude(files: tuple[str, ...], gathered: Gathered, settings: CheckSettings, remarks: tuple[str, ...]) -> Result:

@@ -9,7 +9,24 @@ import numpy as np
 import pytest
 from texts import Writer
 
-from finetune.data.likeness.words import batches, fold, key, keys, normalise, windows
+from finetune.data.likeness.words import batches, count_words, fold, key, keys, normalise, windows
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("three  plain\nwords", 3),
+        ("naïve Ångström", 2),
+        ("今天天气很好，适合出去散步。", 12),
+        ("用 Python 3 写的", 5),
+        ("これは、ペンです。", 7),
+        ("오늘 날씨가 좋다", 3),
+        ("a 😀 b", 3),
+    ],
+)
+def test_words_are_counted_as_a_person_would(text: str, count: int) -> None:
+    assert count_words(text) == count
 
 
 @pytest.mark.parametrize(

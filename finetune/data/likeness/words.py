@@ -84,13 +84,12 @@ def keys(normalised: Iterator[str] | Sequence[str]) -> Hashes:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def batches(texts: Sequence[str], begin: int = 0, end: int | None = None) -> Iterator[tuple[int, Folded]]:
-    """The texts from `begin` to `end`, folded in batches of bounded size, each with the index of its first text."""
-    end = len(texts) if end is None else end
+def batches(texts: Sequence[str]) -> Iterator[tuple[int, Folded]]:
+    """The texts, folded in batches of bounded size, each with the index of its first text."""
     batch: list[str] = []
-    size, first = 0, begin
-    for index in range(begin, end, 64):
-        for text in texts[index : min(index + 64, end)]:
+    size, first = 0, 0
+    for index in range(0, len(texts), 64):
+        for text in texts[index : index + 64]:
             batch.append(text)
             size += len(text)
             if size >= BATCH_CHARACTERS:

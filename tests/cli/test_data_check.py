@@ -103,6 +103,10 @@ def test_json_is_one_object_with_the_documented_fields(finetune: Run, tmp_path: 
         ("model.precision=bf16", "model.precision: has no effect on `finetune data check`; leave it out"),
         ("data.train=u.jsonl", "data.train: files are given twice, alone and under this key; keep one of them"),
         ("check.output=t.jsonl", "check.output t.jsonl: cannot be made: file exists; name another folder"),
+        (
+            "seed=3",
+            "seed: `finetune data check` has no such setting; it has model.name, model.revision, model.chat_template, model.trust_remote_code, data.layout, data.split, data.revision, data.limit, data.train, data.eval, data.cont",
+        ),
         ("check.sample=3", "check.sample: `finetune data check` has no such setting; did you mean check.samples?"),
     ],
 )
@@ -122,6 +126,14 @@ def test_words_of_a_leak_have_no_effect_where_none_is_looked_for(finetune: Run, 
         2,
         "error: data.contamination_words: has no effect with check.near=false; leave one of them out\n",
     )
+
+
+def test_what_is_left_out_without_likeness_is_said(finetune: Run, tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.jsonl": lines(GOOD[:5]), "e.jsonl": lines(GOOD[5:])})
+    for more, parts in (([], ""), (["data.eval=e.jsonl"], ", and passages in common with held-out rows,")):
+        _, out, _ = finetune("data", "check", "t.jsonl", "check.near=false", "--json", *more)
+        said = f"Near-copies{parts} were not looked for: leave check.near=false out."
+        assert json.loads(out)["remarks"][0] == said
 
 
 def test_a_file_without_a_sound_row_is_counted_too(finetune: Run, tmp_path: Path) -> None:

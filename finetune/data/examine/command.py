@@ -18,7 +18,7 @@ from finetune.data.examine.notes import Notes
 from finetune.data.examine.page import page
 from finetune.data.examine.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
 from finetune.data.examine.result import Result, as_json, conclude, lines
-from finetune.data.examine.settings import MOST_ROWS, CheckSettings, check_settings
+from finetune.data.examine.settings import IDLE, MOST_ROWS, CheckSettings, check_settings
 from finetune.data.examine.whole import look_at_all, note_trained
 from finetune.data.load import check_columns, check_hub
 from finetune.data.read import Source, find_sources, shorten
@@ -36,7 +36,7 @@ WITHOUT_MODEL = (
 
 def command(arguments: Sequence[str], *, json_output: bool) -> int:
     """Carry out the verb; 2 when `train` would refuse the rows."""
-    paths, settings = read_verb("data check", CheckSettings(), arguments)
+    paths, settings = read_verb("data check", CheckSettings(), arguments, IDLE)
     check_settings(settings, arguments)
     target = _target(settings)
     with explained(target.parent):
@@ -73,7 +73,8 @@ def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
     if near is False:
         if not settings.data.allow_contamination:
             note_trained(gathered.train, gathered.held_out, gathered.notes)
-        yield "Near-copies were not looked for: leave check.near=false out."
+        parts = ", and passages in common with held-out rows," if len(gathered.held_out.table()) else ""
+        yield f"Near-copies{parts} were not looked for: leave check.near=false out."
         return
     processes = settings.check.processes
     if len(texts) and len(held_texts):

@@ -43,7 +43,9 @@ class CheckConfig:
 
     output: str = setting(".", "Folder that data-report.html is written into.")
     disable: list[str] = setting([], "Codes of warnings and hints that are not looked for.")
-    samples: int = setting(5, "Places that are shown for each defect.", low=1, high=100)
+    samples: int = setting(
+        5, "Places that are shown for each warning and hint; of errors as many as `train` shows.", low=1, high=100
+    )
     processes: int | None = setting(
         None, "Processes that read; by default as many as there are cores.", low=1, high=256
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rows import write_rows
 
@@ -181,6 +184,23 @@ def test_the_newest_copy_is_kept_by_a_date(finetune: Run, tmp_path: Path) -> Non
     path = write_rows(tmp_path / "rows.jsonl", [talk(prose(0), prose(1), id=n, day=day) for n, day in enumerate(days)])
     finetune("data", "clean", path, "clean.keep=highest", "clean.keep_by=day")
     assert ids("cleaned/clean.jsonl") == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([datetime.date(2025, 1, 9), datetime.date(2026, 1, 1), None], [1]),
+        ([datetime.datetime(2026, 1, 1, 8), datetime.datetime(2026, 1, 1, 7), None], [0]),
+        ([1.5, None, 2.5], [2]),
+    ],
+)
+def test_the_copy_is_chosen_by_the_dates_and_numbers_of_a_table(
+    finetune: Run, tmp_path: Path, values: list[Any], kept: list[int]
+) -> None:
+    pq.write_table(pa.table({"text": [prose(1)] * 3, "id": [0, 1, 2], "day": values}), tmp_path / "x.parquet")
+    code, _, err = finetune("data", "clean", "x.parquet", "clean.keep=highest", "clean.keep_by=day")
+    assert (code, err) == (0, "")
+    assert ids("cleaned/clean.jsonl") == kept
 
 
 def test_near_copies_with_other_answers_or_other_instructions_stay(finetune: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,8 +46,10 @@ class Preference:
 
     def _falling(self, item: Item) -> Rank:
         """A rank that falls as the column's value rises; a row without a value comes last."""
-        value = item.record.values.get(self._column)
+        value: Any = item.record.values.get(self._column)
         self.used = self.used or self._column in item.record.values
+        if isinstance(value, datetime.date):  # a table may hold dates, of which JSON knows the text alone
+            value = value.isoformat()
         if value is None or value == "":
             return (1, 0)
         where, kind = f"{item.record.where} {self._column}", kind_of(value)

@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune import __version__
 from finetune.config import GroupedRowsConfig, setting
+from finetune.data.build.origin import passed_on
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Tie
 from finetune.data.faults import FaultLog
 from finetune.data.load import Checked, check_groups, check_hub, check_used, groups_of, read_rows
@@ -71,7 +72,8 @@ def split_files(files: Sequence[str], settings: SplitSettings) -> dict[str, Any]
         raise _together(taken, settings)
     with explained(output.folder), output:
         order = _write(output, sources, settings, taken, split, earlier)
-        record = output.publish(_record(settings, taken, split, order))
+        teachers = passed_on(path for source in sources for path in source.files)
+        record = output.publish(_record(settings, taken, split, order, teachers))
     return {**record, "output": str(output.folder)}
 
 
@@ -204,11 +206,14 @@ def _earlier(folder: Path, settings: SplitSettings) -> dict[str, Any] | None:
     return record
 
 
-def _record(settings: SplitSettings, taken: _Taken, split: Split, order: str) -> dict[str, Any]:
+def _record(
+    settings: SplitSettings, taken: _Taken, split: Split, order: str, teachers: list[dict[str, Any]]
+) -> dict[str, Any]:
     rows = {"train": split.count(TRAIN), "held_out": split.count(HELD_OUT), "left_out": split.count(LEFT_OUT)}
     return {
         "version": __version__,
         "inputs": taken.files,
+        "teachers": teachers,
         "rows": {"read": len(taken.rows), **rows},
         "clusters": asdict(split.clusters),
         "settings": _settings(settings),

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from finetune import __version__
+from finetune.data.build.origin import passed_on
 from finetune.data.check import check
 from finetune.data.clean.copies import Preference
 from finetune.data.clean.faults import check_settings
@@ -139,6 +140,7 @@ class _Work:
             "version": __version__,
             "inputs": [{"file": file, "rows": rows, "sha256": prints.get(file)} for file, rows in self._read.items()],
             "rows": {**rows, "rejected": self._rejected + self._broken},
+            "teachers": passed_on(path for source in sources for path in source.files),
             "steps": [asdict(self._run.tallies[name]) for name in self._settings.clean.steps],
             "settings": {"data": settings["data"], "clean": settings["clean"], "model": _model_name(self._settings)},
         }

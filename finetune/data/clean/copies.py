@@ -13,7 +13,7 @@ from finetune.data.clean.settings import NearConfig
 from finetune.data.faults import kind_of
 from finetune.data.likeness.similar import earlier_pairs
 from finetune.data.likeness.words import fold
-from finetune.data.rows import Text, answer, compared, to_json
+from finetune.data.rows import Text, answer, compared, hashed, to_json
 from finetune.data.shelf import Reordered, Shelf
 from finetune.data.split import Neighbours
 from finetune.errors import UserError
@@ -129,13 +129,8 @@ class _Rows:
         self.items.add(item.pack())
         self.texts.add(compared(row) if row is not None else "")
         self.answers.add(answer(row) if row is not None and not isinstance(row, Text) else "")
-        self.frames.append(hash_of(frame(row)) if row is not None else len(self.frames))
+        self.frames.append(hashed(frame(row)) if row is not None else len(self.frames))
         self.ranks.append(rank)
-
-
-def hash_of(text: str) -> int:
-    """A 64-bit hash."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def _copies(rows: _Rows, config: NearConfig) -> dict[int, tuple[int, float]]:
@@ -165,7 +160,7 @@ def _distinct(rows: _Rows, order: list[int]) -> tuple[list[int], dict[int, int]]
         texts = fold([rows.texts[row] for row in part]).texts
         answers = fold([rows.answers[row] for row in part]).texts
         for row, text, given in zip(part, texts, answers, strict=True):
-            known = first.setdefault((str(rows.frames[row]), str(hash_of(text)), str(hash_of(given))), row)
+            known = first.setdefault((str(rows.frames[row]), str(hashed(text)), str(hashed(given))), row)
             if known == row or not text:
                 best.append(row)
             else:

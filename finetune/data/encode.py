@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.data.pieces import Pieces, Tokens
 from finetune.data.rows import Chat, Message, Row, Text
 from finetune.data.sandbox import TemplateFault
 from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
+from finetune.data.tokens import Pieces, Tokens
 
 ENCODER_VERSION = 2  # raised whenever the same rows would give other tokens or labels
 MASKED = -100

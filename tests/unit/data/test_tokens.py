@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from finetune.data import pieces as pieces_module
-from finetune.data.pieces import Joined, Pieces, Whole
+from finetune.data import tokens as tokens_module
+from finetune.data.tokens import Joined, Pieces, Whole
 from finetune.tiny import PATH
 
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -23,7 +23,7 @@ ALPHABET = (
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces are used from the first text on."""
-    monkeypatch.setattr(pieces_module, "FIRST", 0)
+    monkeypatch.setattr(tokens_module, "FIRST", 0)
 
 
 def backend(pre: Any, normalizer: Any = None, **token: bool) -> Tokenizer:
@@ -113,14 +113,14 @@ def test_a_character_that_is_cut_otherwise_sends_its_text_to_the_library() -> No
 
 
 def test_memory_of_pieces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces_module, "MOST_PIECES", 300)
+    monkeypatch.setattr(tokens_module, "MOST_PIECES", 300)
     tokenizer = UNDERSTOOD["tiny"]()
     pieces = Pieces(tokenizer)
     some = [f"word{chr(97 + n % 26)}{chr(97 + n // 26 % 26)} {'long' * 40}{n}" for n in range(600)]
     for text in some:
         assert pieces.encode([text])[0].ids == tokenizer.encode(text, add_special_tokens=False).ids
     assert len(pieces._known) < 400
-    assert max(map(len, pieces._known)) <= pieces_module.LONGEST_PIECE
+    assert max(map(len, pieces._known)) <= tokens_module.LONGEST_PIECE
 
 
 def test_rows_are_labelled_alike_in_both_ways(family: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +137,6 @@ def test_rows_are_labelled_alike_in_both_ways(family: Callable[[str], Any], monk
         rows.append(Chat(tuple({"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said))))
     for name in FAMILIES:
         quick = Encoder(family(name)).encode(rows)
-        monkeypatch.setattr(pieces_module, "FIRST", 10**9)
+        monkeypatch.setattr(tokens_module, "FIRST", 10**9)
         assert quick == Encoder(family(name)).encode(rows), name
-        monkeypatch.setattr(pieces_module, "FIRST", 0)
+        monkeypatch.setattr(tokens_module, "FIRST", 0)

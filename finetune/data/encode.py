@@ -20,7 +20,7 @@ from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
 from finetune.data.tokens import Pieces, Tokens
 
-ENCODER_VERSION = 2  # raised whenever the same rows would give other tokens or labels
+ENCODER_VERSION = 3  # raised whenever the same rows would give other tokens or labels
 MASKED = -100
 LONGEST_TAIL = 32  # tokens after the last added token of a prompt that are worth remembering
 MOST_TAILS = 1000

@@ -3,8 +3,8 @@
 A byte-level BPE tokenises each piece of a text (a word with the space before it, a number, a run of marks) by itself.
 So the text is cut here with the tokenizer's own pattern, and the tokens of a piece, which the tokenizers library makes,
 are remembered. Only tokenizers whose cutting is understood are handled, and nothing is taken on trust: every character
-is tried in all kinds of neighbourhood when it first occurs, some texts are tokenised in both ways, and each piece is
-cut once more by itself. Whatever differs is left to the library.
+is tried in all kinds of neighbourhood when it first occurs, where the library must cut in the same places; some texts
+are tokenised in both ways, and each piece is cut once more by itself. Whatever differs is left to the library.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise, product
+from functools import cache
+from itertools import accumulate, chain, pairwise, product
 from typing import Any, Protocol
-
-import regex
 
 # How GPT-2 cuts text, which is what `ByteLevel` does where it cuts by itself.
 BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-DIGITS = {True: r"\p{N}|\P{N}+", False: r"\p{N}+|\P{N}+"}
+DIGITS = {True: r"\p{N}|[^\p{N}]+", False: r"\p{N}+|[^\p{N}]+"}
+
+# What a pattern is made of, as far as it is the same for Python's engine and the library's.
+SYNTAX = re.compile(r"\\p\{([LMNPSZC][a-z]?)\}|\\[sS]|\\[rnt\W]|[^\\]", re.DOTALL)
+SETS_OF_SETS = ("[[", "&&", "--", "||", "~~")  # not all engines read them alike
+SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Python's own has four more
 
 MOST_PIECES, LONGEST_PIECE = 200_000, 64  # that are remembered
 FIRST = 500  # texts, after which it pays to find out how a tokenizer cuts
 UNUSUAL = re.compile(r"[^ -~\n\r\t]")
 # Neighbourhoods in which a character is tried.
-PROBE = "a{0}b {0}c1{0}2 {0}{0}.{0}! '{0}s'{0} \n{0}\n {0}  {0}A{0}\t{0}'S {0}"
+PROBE = "a{0}b {0}c1{0}2 {0}{0}.{0}! '{0}s'{0} \n{0}\n {0}  {0}A{0}\t{0}'S \n\n{0}a\r\n{0}1 {0}"
 USUAL = "".join(map(chr, range(32, 127))) + "\n\r\t"
 
 
@@ -126,7 +130,7 @@ class Pieces:
         self._known = _Known(self._alone)
         self._trusted: set[str] = set()
         self._untrusted: set[str] = set()
-        self._cuts: list[Any] = []
+        self._cuts: list[re.Pattern[str]] = []
         self._added: Any = None
         self._composes = False
 
@@ -135,7 +139,7 @@ class Pieces:
         self._seen += len(texts)
         if self._seen > FIRST and self._understood is None:
             probes = [PROBE.format(mark) for mark in USUAL]
-            self._understood = self._understand() and self._agree(probes) and self._agree(self._sure(texts))
+            self._understood = self._understand() and self._pass(probes) and self._agree(self._sure(texts))
         if not self._understood:
             return self.whole(texts)
         if len(self._known) > MOST_PIECES:
@@ -171,11 +175,17 @@ class Pieces:
             return False
         names = sorted((token.content for token in added), key=len, reverse=True)  # the longest is taken
         self._added = re.compile(f"({'|'.join(map(re.escape, names))})") if names else None
-        try:
-            self._cuts = [regex.compile(pattern) for pattern in known if pattern]
-        except regex.error:
-            return False
-        return not any(cut.groups for cut in self._cuts)
+        cuts = [_compiled(pattern) for pattern in known if pattern]
+        self._cuts = [cut for cut in cuts if cut is not None]
+        return len(self._cuts) == len(cuts)
+
+    def _pass(self, probes: Sequence[str]) -> bool:
+        """Whether probes are cut alike, which does not always show in their tokens, and have the same tokens."""
+        return all(map(self._cuts_alike, probes)) and self._agree(probes)
+
+    def _cuts_alike(self, text: str) -> bool:
+        ends = [0, *accumulate(map(len, self._cut_plain(text)))]
+        return list(pairwise(ends)) == [span for _, span in self._backend.pre_tokenizer.pre_tokenize_str(text)]
 
     def _agree(self, texts: Sequence[str]) -> bool:
         """Whether both ways give the same tokens."""
@@ -194,7 +204,7 @@ class Pieces:
         if not unusual:
             return True
         for mark in unusual - self._trusted - self._untrusted:
-            (self._trusted if self._agree([PROBE.format(mark)]) else self._untrusted).add(mark)
+            (self._trusted if self._pass([PROBE.format(mark)]) else self._untrusted).add(mark)
         return unusual <= self._trusted and (not self._composes or unicodedata.is_normalized("NFC", text))
 
     def _join(self, text: str) -> Joined:
@@ -239,13 +249,49 @@ def _overlap(one: str, other: str) -> bool:
     return touch or one in other or other in one
 
 
-def _found(cut: Any, text: str) -> list[str]:
+def _found(cut: re.Pattern[str], text: str) -> list[str]:
     """What a pattern finds in a text, and what lies between."""
     found: list[str] = cut.findall(text)
     if sum(map(len, found)) == len(text):
         return found
     ends = [0, *chain.from_iterable(match.span() for match in cut.finditer(text)), len(text)]
     return [text[begin:end] for begin, end in pairwise(ends) if begin < end]
+
+
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    """A tokenizer's pattern for Python's own engine, which is the fastest here; None when it cannot say the same."""
+    if SYNTAX.sub("", pattern) or any(sign in pattern for sign in SETS_OF_SETS):
+        return None
+    parts, in_set = [], False
+    for found in SYNTAX.finditer(pattern):
+        part, kind = found[0], found[1]
+        in_set = part == "[" or (in_set and part != "]")
+        if part == r"\S":
+            if in_set:
+                return None
+            parts.append(f"[^{SPACE}]")
+        elif part == r"\s" or kind:
+            characters = _characters(kind) if kind else SPACE
+            parts.append(characters if in_set else f"[{characters}]")
+        else:
+            parts.append(part)
+    try:
+        cut = re.compile("".join(parts))
+    except re.error:
+        return None
+    return None if cut.groups else cut
+
+
+@cache
+def _characters(kind: str) -> str:
+    """The characters of a general category, as a set of a pattern names them.
+
+    Those beyond the first 65,536 are left out, which would take long: texts with such letters go to the library.
+    """
+    codes = [code for code in range(0x10000) if unicodedata.category(chr(code)).startswith(kind)]
+    begins = [code for code, before in zip(codes, [-1, *codes], strict=False) if code != before + 1]
+    ends = [code for code, after in zip(codes, [*codes[1:], -1], strict=True) if code != after - 1]
+    return "".join(f"\\u{begin:04x}-\\u{end:04x}" for begin, end in zip(begins, ends, strict=True))
 
 
 def _pattern(step: dict[str, Any]) -> str | None:

@@ -42,7 +42,7 @@ CASES: dict[str, tuple[list[bytes], dict[str, Any]]] = {
     "nothing but blank lines": ([lines(*MANY), b"\n" * 5000, lines("{")], {}),
     "a column that is nowhere": ([lines(*ASKED)], {"columns": {"prompt": "asked", "tools": "gone"}}),
     "a group that is nowhere": ([lines(*ASKED)], {"columns": {"prompt": "asked"}, "group_by": ["gone"]}),
-    "a line of UTF-16 between others": ([lines(*MANY) + "ü\n".encode("utf-16") + b"\n" + lines(*MANY)], {}),
+    "a line of UTF-16 between others": ([lines(*MANY) + "ü\n".encode("utf-16") + b"\n" + lines(*MANY, "{")], {}),
     "a file of UTF-16": ([lines(*MANY).decode().encode("utf-16")], {}),
     "a limit": ([lines(*MANY), lines(*MANY)], {"limit": 40}),
 }

@@ -190,10 +190,11 @@ class Encoder:
     def _token_spans(self, text: str, spans: Sequence[Span], tokens: Tokens) -> tuple[list[int], list[Span]]:
         """The ids of a conversation and which of them are learned."""
         found, ids = [], tokens.ids
-        if any(tokens.at(place) is None for span in spans for place in span):
+        places = [(tokens.at(begin), tokens.at(end)) for begin, end in spans]
+        if any(None in place for place in places):
             tokens = self._pieces.whole([text])[0]  # which knows places inside of pieces too
-        for begin, end in spans:
-            first, last = tokens.at(begin), tokens.at(end)
+            places = [(tokens.at(begin), tokens.at(end)) for begin, end in spans]
+        for (begin, end), (first, last) in zip(spans, places, strict=True):
             if first is not None and last is not None and self._asks_alike(tokens, text, begin, first):
                 found.append((first, last))
             elif (begin, end) != spans[-1]:

@@ -233,7 +233,7 @@ class Pieces:
     def _cut_plain(self, text: str) -> list[str]:
         pieces = [text] if text else []
         for cut in self._cuts:
-            pieces = [piece for part in pieces for piece in _found(cut, part)]
+            pieces = list(chain.from_iterable(_found(cut, part) for part in pieces))
         return pieces
 
 

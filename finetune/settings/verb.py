@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from finetune.compose import options_of
+from finetune.compose import checked_column, opened_mappings, options_of
 from finetune.config import OPEN_KEYS
 from finetune.errors import Fault, UserError, did_you_mean, listed
 from finetune.settings.catalogue import (
@@ -46,7 +46,7 @@ def read_verb(verb: str, schema: T, arguments: Sequence[str], idle: tuple[str, .
             layers += [given] if (given := parse_override(key, raw, settings, faults)) else []
         elif not (key in GROUPS and hasattr(schema, key)):
             faults.append(_unknown(verb, key, [name for name in settings if not name.startswith(idle)]))
-    values = {layer.key: layer for layer in layers}
+    values = {layer.key: layer for layer in opened_mappings(layers)}
     for layer in values.values():
         _set(schema, layer, settings, faults)
     if faults:
@@ -76,7 +76,8 @@ def _set(schema: Any, layer: Assignment, settings: Mapping[str, Setting], faults
     mapping = open_key(layer.key)
     section, _, name = layer.key.rpartition(".")
     if mapping:
-        _at(schema, mapping)[layer.key.removeprefix(f"{mapping}.")] = layer.text
+        if column := checked_column(layer, faults):
+            _at(schema, mapping)[layer.key.removeprefix(f"{mapping}.")] = column.value
         return
     setting = settings[layer.key]
     try:

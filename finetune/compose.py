@@ -73,7 +73,7 @@ def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
         for key, raw in pairs
         if not is_group(key) and (assignment := parse_override(key, raw, settings, faults))
     ]
-    given = _checked(_opened(layers), choices, settings, faults)
+    given = _checked(opened_mappings(layers), choices, settings, faults)
     if faults:
         raise UserError(faults)
     as_given = (*arguments, *(("--recipe", recipe) if recipe is not None else ()))
@@ -186,9 +186,9 @@ def _harmless(assignment: Assignment, faults: list[Fault]) -> bool:
     return fault is None
 
 
-def _opened(layers: list[Assignment]) -> list[Assignment]:
+def opened_mappings(layers: list[Assignment]) -> list[Assignment]:
     """The same, with a mapping given to an open key as a whole made one assignment for each of its keys."""
-    opened = []
+    opened: list[Assignment] = []
     for layer in layers:
         if layer.key in OPEN_KEYS and isinstance(layer.value, dict):
             for name, value in layer.value.items():
@@ -222,7 +222,7 @@ def _check(
         faults += found
         return None if found else layer
     if mapping:
-        return _check_column(layer, faults)
+        return checked_column(layer, faults)
     setting = settings.get(layer.key)
     if setting is None:
         hinted = len(faults) < SHOWN_FAULTS
@@ -240,7 +240,8 @@ def _check(
     return replace(layer, value=_plain_path(layer.key, value))
 
 
-def _check_column(layer: Assignment, faults: list[Fault]) -> Assignment | None:
+def checked_column(layer: Assignment, faults: list[Fault]) -> Assignment | None:
+    """The name of a column as text."""
     if layer.value is None or isinstance(layer.value, (list, dict)):
         faults.append(Fault(layer.where, f"{shown(layer.value)} is not a column's name", f"write {layer.key}=question"))
         return None

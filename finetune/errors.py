@@ -130,3 +130,8 @@ def first_line(error: BaseException) -> str:
     """What a foreign exception says, in one line; its kind when it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -55,7 +55,7 @@ class Refused:
 def over_length(length: int, most: int) -> tuple[str, str]:
     """What is said of a row that is too long, and the mend."""
     what = f"{length:,} tokens, over data.max_length={most:,}"
-    return what, "raise it, or set data.on_long=truncate or data.on_long=drop"
+    return what, "set data.on_long=truncate or data.on_long=drop, or raise it where the model's context allows"
 
 
 class Encoder:

@@ -34,7 +34,8 @@ class Output:
                 mend = "move it away, or choose another output"
                 raise UserError.at(where, f"holds a {name} that this command has not written", mend)
         for path in inputs:
-            if path.resolve().parent == self.folder.resolve() and path.name in self._names:
+            real = Path(os.path.realpath(path))  # Path.resolve raises on a link that leads to itself
+            if real.parent == self.folder.resolve() and real.name in self._names:
                 raise UserError.at(where, f"{path} is read and would be replaced", "choose another output")
 
     def __enter__(self) -> Output:

@@ -26,10 +26,15 @@ MAGIC = {
     b"PAR1": "a Parquet file",
     b"\x1f\x8b": "a gzip file",
     b"PK\x03\x04": "a zip file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"BZh91AY&SY": "a bzip2 file",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"7z\xbc\xaf\x27\x1c": "a 7z file",
     b"SQLite format 3": "an SQLite database",
     b"ARROW1": "an Arrow file",
     b"%PDF": "a PDF file",
 }
+POINTER = b"version https://git-lfs.github.com/spec/"  # what git leaves of a large file that was not fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +69,22 @@ def find_sources(given: Any, key: str) -> list[Source]:
     names = [given] if isinstance(given, str) else given
     if isinstance(names, (str, bytes)) or not isinstance(names, Sequence) or not names:
         what = f"must be a path or a list of paths, got {kind_of(given)}"
-        raise UserError.at(key, what, f"such as {key}=my.jsonl", "path-invalid")
+        raise UserError.at(key, what, f"such as {_naming(key, 'my.jsonl')}", "path-invalid")
     faults, sources = FaultLog(), []
     for name in names:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            faults.add(key, f"must hold paths, got {name!r}", f"such as {key}=my.jsonl", "path-invalid")
+            faults.add(key, f"must hold paths, got {name!r}", f"such as {_naming(key, 'my.jsonl')}", "path-invalid")
         else:
             sources.append(Source(name, tuple(_files(name, key, faults))))
     faults.raise_any()
     return sources
+
+
+def _naming(key: str, *files: str) -> str:
+    """How files are given on the command line: behind a verb, or by a setting."""
+    if " " in key:
+        return f"finetune {key} {' '.join(files)}"
+    return f"{key}={files[0]}" if len(files) == 1 else f"{key}=[{','.join(files)}]"
 
 
 def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
@@ -96,7 +108,7 @@ def _files(name: str, key: str, faults: FaultLog) -> list[Path]:
             faults.add(
                 f"{key} {name}",
                 f"the pattern matches no file in {os.getcwd()}",
-                f"correct it, or give a list of files as {key}=[a.jsonl,b.jsonl]",
+                f"correct it, or give a list of files as {_naming(key, 'a.jsonl', 'b.jsonl')}",
                 "file-missing",
             )
         return found
@@ -115,7 +127,7 @@ def _mend_of(name: str, path: Path, key: str) -> str:
         return "download it first, and give the file"
     parts = [part.strip() for part in name.split(",") if part.strip()]
     if len(parts) > 1 and any(Path(part).expanduser().exists() for part in parts):
-        return f"for several files write {key}=[{','.join(parts)}]"
+        return f"for several files write {_naming(key, *parts)}"
     near = _nearest(path)
     return f"did you mean {near}?" if near else "give a file, a folder, a pattern or a hub id such as org/name"
 
@@ -214,10 +226,13 @@ def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:
             faults.add(name, what, f"{known}; rename or convert it", "file-kind")
             return False
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(len(POINTER))
     except OSError as error:
         what = f"cannot be read: {(error.strerror or str(error)).lower()}"
         faults.add(name, what, "check its rights", "file-unreadable")
+        return False
+    if head == POINTER:
+        faults.add(name, "is a git-lfs pointer, not the rows themselves", "run git lfs pull", "file-kind")
         return False
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
     if kind and not (suffix == ".parquet" and kind == "a Parquet file"):

@@ -7,6 +7,7 @@ A message is a dict as chat templates want it: `role` and `content` (always text
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,3 +90,8 @@ def answer(row: Row) -> str:
 def compared(row: Row) -> str:
     """The text by which rows are compared: what is asked and answered, without the system's words."""
     return row.text if isinstance(row, Text) else f"{question(row)}\n{answer(row)}"
+
+
+def hashed(text: str) -> int:
+    """A 64-bit hash of a text, never 0, and the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1

@@ -6,6 +6,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import overload
 
@@ -35,16 +36,22 @@ class Shelf(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._text(place) for place in range(*index.indices(len(self)))]
-        return self._text(range(len(self))[index])
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            return self._block(places, places + 1)[0]
+        if places.step != 1:
+            return [self[place] for place in places]
+        return self._block(places.start, max(places.start, places.stop))
 
-    def _text(self, place: int) -> str:
-        if self._written < self._ends[place + 1]:
+    def _block(self, begin: int, end: int) -> list[str]:
+        """The texts from `begin` to `end`, read at once."""
+        if self._written < self._ends[end]:
             self._file.flush()
             self._written = self._ends[-1]
-        begin, end = self._ends[place], self._ends[place + 1]
-        return os.pread(self._file.fileno(), end - begin, begin).decode("utf-8", "surrogatepass")
+        first, last = self._ends[begin], self._ends[end]
+        data = os.pread(self._file.fileno(), last - first, first)
+        bounds = [bound - first for bound in self._ends[begin : end + 1]]
+        return [data[low:high].decode("utf-8", "surrogatepass") for low, high in pairwise(bounds)]
 
 
 class Reordered(Sequence[str]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from finetune.data.clusters import Clusters, Key, Placing, Tie
 from finetune.data.likeness.passages import shared_runs
 from finetune.data.likeness.similar import Pairs, earlier_pairs
 from finetune.data.likeness.words import fold
-from finetune.data.rows import Row, compared, question
+from finetune.data.rows import Row, compared, hashed, question
 from finetune.data.shelf import Shelf
 from finetune.data.spool import Indices, Spool
 
@@ -68,15 +67,15 @@ class Splitter:
         self._waiting.clear()
 
     def _take(self, text: str, same: str, asked: str, groups: tuple[str, ...]) -> None:
-        hashed = _hash(SAME_TEXT, same)
-        if hashed not in self._known:
-            self._known[hashed] = len(self._texts)
+        own = _hash(SAME_TEXT, same)
+        if own not in self._known:
+            self._known[own] = len(self._texts)
             self._texts.add(text)
-        self._text.append(self._known[hashed])
+        self._text.append(self._known[own])
         asks = self._unless_form(_hash(SAME_QUESTION, asked)) if asked else 0
         self._question.append(asks)
         self._groups.append(tuple(_hash(*pair) if pair[1] else 0 for pair in zip(self._columns, groups, strict=True)))
-        strongest = "\0".join(groups) if any(groups) else str(asks or hashed)
+        strongest = "\0".join(groups) if any(groups) else str(asks or own)
         self._root.append(_hash(str(self._seed), strongest))
 
     def _unless_form(self, asked: int) -> int:
@@ -135,8 +134,7 @@ class Neighbours:
 
 def _hash(kind: str, value: str) -> int:
     """A 64-bit hash that is never 0."""
-    data = f"{kind}\0{value}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") or 1
+    return hashed(f"{kind}\0{value}")
 
 
 def _digests(rows: Iterable[str], seed: int) -> NDArray[np.uint64]:

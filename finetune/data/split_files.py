@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune import __version__
 from finetune.config import GroupedRowsConfig, setting
+from finetune.data.build.origin import passed_on
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Tie
 from finetune.data.faults import FaultLog
 from finetune.data.load import Checked, check_groups, check_hub, check_used, groups_of, read_rows
@@ -20,7 +21,7 @@ from finetune.data.read import Source, find_sources
 from finetune.data.records import line, rewritten
 from finetune.data.rows import SHAPES, to_json
 from finetune.data.split import Split, Splitter
-from finetune.errors import UserError
+from finetune.errors import UserError, counted
 from finetune.failures import explained
 from finetune.settings.verb import read_verb
 
@@ -68,14 +69,22 @@ def split_files(files: Sequence[str], settings: SplitSettings) -> dict[str, Any]
     taken = _take(sources, settings)
     split = taken.splitter.split()
     if not split.clusters.held_out:
-        what = (
-            f"all {len(taken.rows)} rows belong together (copies, one question or one group), so none can be held out"
-        )
-        raise UserError.at(taken.where(0), what, "give more rows, or leave data.group_by out")
+        raise _together(taken, settings)
     with explained(output.folder), output:
         order = _write(output, sources, settings, taken, split, earlier)
-        record = output.publish(_record(settings, taken, split, order))
+        teachers = passed_on(path for source in sources for path in source.files)
+        record = output.publish(_record(settings, taken, split, order, teachers))
     return {**record, "output": str(output.folder)}
+
+
+def _together(taken: _Taken, settings: SplitSettings) -> UserError:
+    what, mend = "is the only row, so none can be held out", "give more rows"
+    if len(taken.rows) > 1:
+        groups, mend = (
+            ("", mend) if not settings.data.group_by else (" or one group", f"{mend}, or leave data.group_by out")
+        )
+        what = f"all {len(taken.rows):,} rows belong together (copies, one question{groups}), so none can be held out"
+    return UserError.at(taken.where(0), what, mend)
 
 
 @dataclass
@@ -197,11 +206,14 @@ def _earlier(folder: Path, settings: SplitSettings) -> dict[str, Any] | None:
     return record
 
 
-def _record(settings: SplitSettings, taken: _Taken, split: Split, order: str) -> dict[str, Any]:
+def _record(
+    settings: SplitSettings, taken: _Taken, split: Split, order: str, teachers: list[dict[str, Any]]
+) -> dict[str, Any]:
     rows = {"train": split.count(TRAIN), "held_out": split.count(HELD_OUT), "left_out": split.count(LEFT_OUT)}
     return {
         "version": __version__,
         "inputs": taken.files,
+        "teachers": teachers,
         "rows": {"read": len(taken.rows), **rows},
         "clusters": asdict(split.clusters),
         "settings": _settings(settings),
@@ -215,9 +227,10 @@ def describe(record: dict[str, Any], settings: SplitSettings) -> Iterator[str]:
     rows, clusters = record["rows"], record["clusters"]
     for side, name in ((TRAIN, "train"), (HELD_OUT, "held_out")):
         share = f"{rows[name] / rows['read']:.1%}"
-        yield f"{record['output']}/{FILES[side]}: {rows[name]:,} rows ({share}) in {clusters[name]:,} clusters"
+        both = f"{counted(rows[name], 'row')} ({share}) in {counted(clusters[name], 'cluster')}"
+        yield f"{record['output']}/{FILES[side]}: {both}"
     if rows["left_out"]:
-        yield f"{record['output']}/{LEFT_OUT_FILE}: {rows['left_out']:,} rows that would tie the two together"
+        yield f"{record['output']}/{LEFT_OUT_FILE}: {counted(rows['left_out'], 'row')} that would tie the two together"
     got = rows["held_out"] / rows["read"]
     if not settings.split.share / 2 <= got <= settings.split.share * 2 and rows["read"] >= 50:
         asked = f"{settings.split.share:.0%} was asked for"

@@ -49,12 +49,12 @@ def _refuse(name: str, revision: str | None, error: Exception) -> NoReturn:
         mend = nearby(name, Path()) or "check the spelling, and set HF_TOKEN in the environment if it is private"
     elif isinstance(answer, hub.HfHubHTTPError):
         what = f"the hub answered with error {answer.response.status_code}"
-        mend = "try again later, or give a local folder as model.name"
+        mend = "try again later, or give a local folder"
         if answer.response.status_code in (401, 403):
             mend = "set HF_TOKEN in the environment to a token that can read it"
     else:
         what = "config.json is not in the local cache, and the hub cannot be reached"
-        mend = "download it where there is a network, or give a local folder as model.name"
+        mend = "download it where there is a network, or give a local folder"
         mend = nearby(name, Path()) or mend
     raise UserError.at(at, what, mend) from error
 
@@ -93,7 +93,7 @@ def remote_weights(name: str, commit: str) -> Weights:
     except hub.SafetensorsParsingError as error:
         raise UserError.at(name, "has a damaged weight file on the hub", "use another revision") from error
     except _failures() as error:
-        mend = "download it where there is a network, or give a local folder as model.name"
+        mend = "download it where there is a network, or give a local folder"
         what = "model.safetensors is not in the local cache, and the hub cannot be reached"
         raise UserError.at(f"{name}@{commit}", what, mend) from error
     tensors = {

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from finetune.compose import options_of
+from finetune.compose import checked_column, opened_mappings, options_of
 from finetune.config import OPEN_KEYS
 from finetune.errors import Fault, UserError, did_you_mean, listed
 from finetune.settings.catalogue import (
@@ -26,11 +26,12 @@ from finetune.settings.yaml_files import read_entries
 T = TypeVar("T")
 
 
-def read_verb(verb: str, schema: T, arguments: Sequence[str]) -> tuple[list[str], T]:
+def read_verb(verb: str, schema: T, arguments: Sequence[str], idle: tuple[str, ...] = ()) -> tuple[list[str], T]:
     """The paths among the arguments, and the schema with the values that the others give.
 
     `schema`, which is not changed, is a dataclass whose sections are dataclasses, as RunConfig is; `model=tiny` picks
-    a preset where it has a section of that name. Every fault is raised at once.
+    a preset where it has a section of that name. Every fault is raised at once, and none of them proposes a setting
+    that is `idle`, which the verb refuses.
     """
     schema, faults = copy.deepcopy(schema), list[Fault]()
     paths = [argument for argument in arguments if _is_path(argument)]
@@ -44,8 +45,8 @@ def read_verb(verb: str, schema: T, arguments: Sequence[str]) -> tuple[list[str]
         if key in settings or open_key(key) in settings:
             layers += [given] if (given := parse_override(key, raw, settings, faults)) else []
         elif not (key in GROUPS and hasattr(schema, key)):
-            faults.append(_unknown(verb, key, settings))
-    values = {layer.key: layer for layer in layers}
+            faults.append(_unknown(verb, key, [name for name in settings if not name.startswith(idle)]))
+    values = {layer.key: layer for layer in opened_mappings(layers)}
     for layer in values.values():
         _set(schema, layer, settings, faults)
     if faults:
@@ -75,7 +76,8 @@ def _set(schema: Any, layer: Assignment, settings: Mapping[str, Setting], faults
     mapping = open_key(layer.key)
     section, _, name = layer.key.rpartition(".")
     if mapping:
-        _at(schema, mapping)[layer.key.removeprefix(f"{mapping}.")] = layer.text
+        if column := checked_column(layer, faults):
+            _at(schema, mapping)[layer.key.removeprefix(f"{mapping}.")] = column.value
         return
     setting = settings[layer.key]
     try:
@@ -96,7 +98,7 @@ def _at(schema: Any, section: str) -> Any:
     return schema
 
 
-def _unknown(verb: str, key: str, settings: Mapping[str, Setting]) -> Fault:
+def _unknown(verb: str, key: str, settings: Sequence[str]) -> Fault:
     known = [name for name in settings if name not in OPEN_KEYS]
     leaf = key.rpartition(".")[2]
     same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]

@@ -94,9 +94,19 @@ def test_json_is_one_object_with_the_documented_fields(finetune: Run, tmp_path: 
         ("check.disable=[json-cut]", "check.disable: json-cut is an error: `train` refuses such rows whatever is said"),
         ("data.max_length=5", "data.max_length: has no effect without a model; add model=tiny"),
         ("data.weights=[1]", "data.weights: has no effect on `finetune data check`; leave it out"),
+        ("data.counts=[3]", "data.counts: has no effect on `finetune data check`; leave it out"),
+        ("data.split=test", "data.split: has no effect: no rows come from the hub; leave it out"),
+        ("data.revision=abc", "data.revision: has no effect: no rows come from the hub; leave it out"),
+        ("model.trust_remote_code=true", "model.trust_remote_code: has no effect without a model; add model=tiny"),
+        ("data.contamination_words=8", "data.contamination_words: has no effect without data.eval; leave it out"),
+        ("data.allow_contamination=true", "data.allow_contamination: has no effect without data.eval; leave it out"),
         ("model.precision=bf16", "model.precision: has no effect on `finetune data check`; leave it out"),
         ("data.train=u.jsonl", "data.train: files are given twice, alone and under this key; keep one of them"),
         ("check.output=t.jsonl", "check.output t.jsonl: cannot be made: file exists; name another folder"),
+        (
+            "seed=3",
+            "seed: `finetune data check` has no such setting; it has model.name, model.revision, model.chat_template, model.trust_remote_code, data.layout, data.split, data.revision, data.limit, data.train, data.eval, data.cont",
+        ),
         ("check.sample=3", "check.sample: `finetune data check` has no such setting; did you mean check.samples?"),
     ],
 )
@@ -106,6 +116,30 @@ def test_a_setting_without_effect_or_sense_is_refused(argument: str, said: str, 
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {said}"), err
     assert not (tmp_path / "data-report.html").exists()
+
+
+def test_words_of_a_leak_have_no_effect_where_none_is_looked_for(finetune: Run, tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.jsonl": lines(GOOD[:5]), "e.jsonl": lines(GOOD[5:])})
+    given = ("data.eval=e.jsonl", "check.near=false", "data.contamination_words=8")
+    code, _, err = finetune("data", "check", "t.jsonl", *given)
+    assert (code, err) == (
+        2,
+        "error: data.contamination_words: has no effect with check.near=false; leave one of them out\n",
+    )
+
+
+def test_what_is_left_out_without_likeness_is_said(finetune: Run, tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.jsonl": lines(GOOD[:5]), "e.jsonl": lines(GOOD[5:])})
+    for more, parts in (([], ""), (["data.eval=e.jsonl"], ", and passages in common with held-out rows,")):
+        _, out, _ = finetune("data", "check", "t.jsonl", "check.near=false", "--json", *more)
+        said = f"Near-copies{parts} were not looked for: leave check.near=false out."
+        assert json.loads(out)["remarks"][0] == said
+
+
+def test_a_file_without_a_sound_row_is_counted_too(finetune: Run, tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.jsonl": lines(GOOD), "u.jsonl": lines([{"prompt": 1, "completion": 2}])})
+    _, out, _ = finetune("data", "check", "t.jsonl", "u.jsonl", "--json")
+    assert json.loads(out)["files"] == ["t.jsonl", "u.jsonl"]
 
 
 def test_a_disabled_code_is_not_looked_for(finetune: Run, tmp_path: Path) -> None:

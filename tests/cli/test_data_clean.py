@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rows import write_rows
 
@@ -183,6 +186,23 @@ def test_the_newest_copy_is_kept_by_a_date(finetune: Run, tmp_path: Path) -> Non
     assert ids("cleaned/clean.jsonl") == [1]
 
 
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([datetime.date(2025, 1, 9), datetime.date(2026, 1, 1), None], [1]),
+        ([datetime.datetime(2026, 1, 1, 8), datetime.datetime(2026, 1, 1, 7), None], [0]),
+        ([1.5, None, 2.5], [2]),
+    ],
+)
+def test_the_copy_is_chosen_by_the_dates_and_numbers_of_a_table(
+    finetune: Run, tmp_path: Path, values: list[Any], kept: list[int]
+) -> None:
+    pq.write_table(pa.table({"text": [prose(1)] * 3, "id": [0, 1, 2], "day": values}), tmp_path / "x.parquet")
+    code, _, err = finetune("data", "clean", "x.parquet", "clean.keep=highest", "clean.keep_by=day")
+    assert (code, err) == (0, "")
+    assert ids("cleaned/clean.jsonl") == kept
+
+
 def test_near_copies_with_other_answers_or_other_instructions_stay(finetune: Run, tmp_path: Path) -> None:
     question = prose(0, 60)
     system = [{"role": "system", "content": "Answer in French."}]
@@ -246,10 +266,41 @@ def test_what_is_interrupted_leaves_the_files_of_before(
     assert not Path("new").exists()
 
 
+def test_where_nothing_is_kept_the_command_says_so(finetune: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("<!DOCTYPE html>\n", encoding="utf-8")
+    code, out, err = finetune("data", "clean", "x.jsonl")
+    assert code == 3 and "0 of 1 row, " in out and "1 row, with step and reason" in out
+    assert err == "error: no row is kept; cleaned/rejects.jsonl says why\n"
+    assert finetune("data", "clean", "x.jsonl", "--json")[0] == 3
+
+
+def test_a_link_to_itself_is_named(finetune: Run, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    write_rows(tmp_path / "rows" / "a.jsonl", [talk("a", "b")])
+    (tmp_path / "rows" / "b.jsonl").symlink_to("b.jsonl")
+    code, _, err = finetune("data", "clean", "rows")
+    assert code == 2 and err.startswith("error: rows/b.jsonl: cannot be read: too many levels of symbolic links; ")
+
+
+def test_a_link_to_what_would_be_replaced_is_refused(finetune: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.jsonl", [talk("a", "b"), talk("c", "d")])
+    assert finetune("data", "clean", "x.jsonl")[0] == 0
+    (tmp_path / "y.jsonl").symlink_to("cleaned/clean.jsonl")
+    code, _, err = finetune("data", "clean", "y.jsonl")
+    assert (code, err) == (2, "error: output cleaned: y.jsonl is read and would be replaced; choose another output\n")
+
+
+def test_several_files_in_one_word_are_told_apart(finetune: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.jsonl", [talk("a", "b")])
+    code, _, err = finetune("data", "clean", "x.jsonl,x.jsonl")
+    assert code == 2 and err.endswith("; for several files write finetune data clean x.jsonl x.jsonl\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "data clean: no rows are given"),
+        ([""], "data clean: must hold paths, got ''; such as finetune data clean my.jsonl"),
         (["x.jsonl", "clean.steps=[]"], "clean.steps: names no step"),
         (["x.jsonl", "clean.steps=[exact,exact]"], "clean.steps: names exact twice"),
         (["x.jsonl", "clean.steps=[exakt]"], "clean.steps: 'exakt' is not one of normalise"),

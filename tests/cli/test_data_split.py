@@ -232,7 +232,12 @@ def test_a_held_out_file_that_was_changed_is_not_replaced_unasked(finetune: Run,
         (["x.jsonl", "split.share=1"], "split.share: must be"),
         (["x.jsonl", "data.group_by=[usr]"], "data.group_by: no row has a column 'usr'"),
         (["x.jsonl", "data.columns.prompt=q"], "x.jsonl:1 data.columns.prompt: the row has no column 'q'"),
-        (["same.jsonl"], "same.jsonl:1: all 2 rows belong together"),
+        (
+            ["same.jsonl"],
+            "same.jsonl:1: all 2 rows belong together (copies, one question), so none can be held out; give",
+        ),
+        (["ada.jsonl", "data.group_by=[user]"], "ada.jsonl:1: all 2 rows belong together (copies, one question or one"),
+        (["text.jsonl"], "text.jsonl:1: is the only row, so none can be held out; give more rows"),
         (["x.jsonl", "text.jsonl"], "text.jsonl:1: the row is text, and those before it are chat"),
         (["bad.jsonl"], "bad.jsonl:1 messages: turn 1, the last, is from user"),
         (["split/train.jsonl"], "output split: split/train.jsonl is read and would be replaced"),
@@ -241,6 +246,7 @@ def test_a_held_out_file_that_was_changed_is_not_replaced_unasked(finetune: Run,
 )
 def test_what_cannot_be_meant_is_refused(finetune: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
     write_rows(tmp_path / "x.jsonl", [talk("a", "b", user="Ada"), talk("c", "d")])
+    write_rows(tmp_path / "ada.jsonl", [talk("a", "b", user="Ada"), talk("c", "d", user="Ada")])
     write_rows(tmp_path / "same.jsonl", [talk("a", "b"), talk("a", "b")])
     write_rows(tmp_path / "text.jsonl", [{"text": "a"}])
     write_rows(tmp_path / "bad.jsonl", [{"messages": [{"role": "user", "content": "a"}]}])

@@ -387,7 +387,7 @@ def test_every_row_in_the_page_of_formats_is_a_row_of_its_layout() -> None:
 
 
 def test_the_exit_codes_that_are_documented_are_those_there_are() -> None:
-    raised = {errors.RunFailed("").exit_code, UserError([]).exit_code, errors.StoppedEarly("").exit_code,
+    raised = {errors.RunFailed("").exit_code, UserError([]).exit_code, errors.GateRefused("").exit_code, errors.StoppedEarly("").exit_code,
               errors.Interrupted("").exit_code, 128 + 15, 0}  # fmt: skip
     assert {int(row[0]) for row in table("docs/errors.md", "Exit codes")} == raised
     reserved = {errors.GateRefused("").exit_code}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import zipfile
 from pathlib import Path
@@ -90,6 +92,10 @@ CASES = [
     file(54, "zip that leaves its folder", "t.zip: packed files are not read; unpack it first", "t.zip", zipped()),
     file(54, "gzip under another name", "t.jsonl: is a gzip file, not what its ending .jsonl says; rename or unpack it", "t.jsonl", gzip.compress(b"a")),
     file(54, "zip under another name", "t.jsonl: is a zip file, not what its ending .jsonl says; rename or unpack it", "t.jsonl", zipped()),
+    file(54, "zstd under another name", "t.jsonl: is a zstd file, not what its ending .jsonl says; rename or unpack it", "t.jsonl", b"\x28\xb5\x2f\xfd" + bytes(20)),
+    file(54, "bzip2 under another name", "t.jsonl: is a bzip2 file, not what its ending .jsonl says; rename or unpack it", "t.jsonl", bz2.compress(b"a")),
+    file(54, "xz under another name", "t.jsonl: is an xz file, not what its ending .jsonl says; rename or unpack it", "t.jsonl", lzma.compress(b"a")),
+    file(55, "git-lfs pointer", "t.jsonl: is a git-lfs pointer, not the rows themselves; run git lfs pull", "t.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
     file(55, "unknown", "t.docx: unknown kind of file '.docx'; known are .jsonl, .json, ", "t.docx", lines(GOOD)),
     file(55, "no ending", "t: unknown kind of file '(no ending)'; known are .jsonl, .json, ", "t", lines(GOOD)),
     file(55, "Parquet under another name", "t.jsonl: is a Parquet file, not what its ending .jsonl says; rename or unpack it", "t.jsonl", TEXTS),

@@ -147,7 +147,7 @@ NAMES: list[tuple[int, str, str]] = [
     (61, "x" * 3000, "model.name: 'xxxxx"),
     (61, "a\0b", "model.name: 'a\\x00b' holds a NUL character, which no path does; remove it"),
     (61, "--help", "--help: no such folder; give a folder with config.json, or a hub id"),
-    (86, "org/name", "org/name: config.json is not in the local cache, and the hub cannot be reached; download it where there is a network, or give a local folder as model.name"),
+    (86, "org/name", "org/name: config.json is not in the local cache, and the hub cannot be reached; download it where there is a network, or give a local folder"),
 ]  # fmt: skip
 
 

@@ -38,6 +38,12 @@ def test_files_and_settings_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
     assert schema == Schema()
 
 
+def test_columns_are_named_one_by_one_or_together() -> None:
+    together = read_verb("sort", Schema(), ["data.columns={prompt: asked, completion: '1'}"])[1]
+    assert together.data.columns == {"prompt": "asked", "completion": "1"}
+    assert read_verb("sort", Schema(), ["data.columns.completion=1"])[1].data.columns == {"completion": "1"}
+
+
 def test_a_preset_is_read_and_a_setting_wins_over_it() -> None:
     _, given = read_verb("sort", Schema(), ["model.name=other", "model=tiny"])
     assert given.model.name == "other"
@@ -56,6 +62,9 @@ def test_a_preset_is_read_and_a_setting_wins_over_it() -> None:
         ("training.epochs=3", "training.epochs", "`finetune sort` has no such setting"),
         ("tuning=full", "tuning", "`finetune sort` has no such setting"),
         ("sorting.most=", "sorting.most", "nothing stands after"),
+        ("data.columns=asked", "data.columns", "is not a mapping"),
+        ("data.columns.prompt=null", "data.columns.prompt", "is not a column's name"),
+        ("data.columns.prompt=[a,b]", "data.columns.prompt", "is not a column's name"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_mend(argument: str, where: str, says: str) -> None:

@@ -77,13 +77,13 @@ class Known:
         return found
 
 
-def known_texts(given: Any, key: str, settings: DataConfig) -> list[str]:
-    """The texts of rows, as they are compared; none when nothing is given."""
+def known_texts(given: Any, key: str, settings: DataConfig, used: set[str]) -> list[str]:
+    """The texts of rows, as they are compared; none when nothing is given. Notes in `used` which columns they have."""
     if given is None:
         return []
     from finetune.data.load import load
     from finetune.data.read import find_sources
     from finetune.data.rows import SHAPES, compared, from_json
 
-    loaded = load(find_sources(given, key), replace(settings, train=given), SHAPES, set(), set())
+    loaded = load(find_sources(given, key), replace(settings, train=given), SHAPES, used, set())
     return [compared(from_json(row.json)) for row in loaded]

@@ -10,6 +10,7 @@ from decimal import Decimal
 from finetune.data.build.candidates import Candidate
 from finetune.data.build.settings import GateSettings
 from finetune.data.check import check
+from finetune.data.likeness.words import count_words
 from finetune.data.rows import Chat
 from finetune.evaluate.score import SCORERS, contains, exact, f1
 
@@ -56,7 +57,7 @@ def _shape(candidate: Candidate, settings: GateSettings) -> str:
 
 
 def _length(candidate: Candidate, settings: GateSettings) -> str:
-    words = len(candidate.answer.split())
+    words = count_words(candidate.answer)
     if words < settings.min_words:
         return f"{words} words, under gates.min_words={settings.min_words}"
     if words > settings.max_words:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune.data.build.candidates import Candidate
+from finetune.data.likeness.words import count_words, normalise
 
 SAMPLE = 1000  # rows whose nearest neighbour is looked for
 SHINGLE = 3  # words
@@ -27,7 +28,7 @@ def diversity(rows: Sequence[Candidate], seed: int) -> dict[str, Any]:
 
 def _distinct(texts: Sequence[str]) -> dict[str, float]:
     """Different n-grams over all n-grams, for words alone, in pairs and in threes."""
-    words = [text.casefold().split() for text in texts]
+    words = [normalise(text).split() for text in texts]
     shares = {}
     for size in (1, 2, 3):
         grams = [tuple(line[at : at + size]) for line in words for at in range(len(line) - size + 1)]
@@ -36,7 +37,7 @@ def _distinct(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _spread(texts: Sequence[str]) -> dict[str, int]:
-    counts = sorted(len(text.split()) for text in texts)
+    counts = sorted(map(count_words, texts))
     if not counts:
         return {}
     places = {"shortest": 0.0, "tenth": 0.1, "median": 0.5, "ninetieth": 0.9, "longest": 1.0}
@@ -66,7 +67,7 @@ def _nearest(texts: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:
-    words = text.casefold().split()
+    words = normalise(text).split()
     size = min(SHINGLE, len(words))
     return {tuple(words[at : at + size]) for at in range(len(words) - size + 1)} if words else set()
 

@@ -15,10 +15,10 @@ from finetune.data.check import check
 from finetune.data.faults import FaultLog
 from finetune.data.formats import BadRow
 from finetune.data.jsonl import BOM, decode
-from finetune.data.load import load
+from finetune.data.load import load, noting
 from finetune.data.read import SUFFIXES, Record, Source, find_sources, read
 from finetune.data.rows import Chat, Message, answer, from_json, question
-from finetune.errors import UserError
+from finetune.errors import UserError, listed
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction")
 PLAIN = (".txt", ".md", ".markdown", ".rst")
@@ -38,8 +38,11 @@ class Item:
     tools: tuple[dict[str, Any], ...] = field(default=())
 
 
-def read_prompts(given: str, columns: Mapping[str, str]) -> list[Item]:
-    """Rows to be answered: `prompt`, `question`, `instruction` and `input`, or `messages`; lines of a text file."""
+def read_prompts(given: str, columns: Mapping[str, str], used: set[str]) -> list[Item]:
+    """Rows to be answered: `prompt`, `question`, `instruction` and `input`, or `messages`; lines of a text file.
+
+    Notes in `used` which of the columns they have.
+    """
     path = Path(given).expanduser()
     if path.suffix.lower() == ".txt" and path.is_file():
         return [
@@ -49,20 +52,13 @@ def read_prompts(given: str, columns: Mapping[str, str]) -> list[Item]:
         ]
     faults, items = FaultLog(), []
     for source in find_sources(given, "prompts"):
-        for record in read(source, faults, wanted=_Everything()):
+        for record in noting(read(source, faults, wanted=(), others=True), columns, used):
             try:
                 items.append(_item(record, columns))
             except BadRow as bad:
                 faults.add(f"{record.where} {bad.field}".rstrip(), bad.what, bad.mend)
     faults.raise_any()
     return items
-
-
-class _Everything(frozenset[str]):
-    """Every column: a template may use any."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
 
 
 def _item(record: Record, columns: Mapping[str, str]) -> Item:
@@ -96,7 +92,9 @@ def _asked(values: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[dict[s
         name = next((name for name in PROMPT_COLUMNS if name in values), None)
         if name is None:
             mend = "name it, such as data.columns.prompt=text"
-            raise BadRow("", f"has no prompt (found: {', '.join(values)}; wanted: messages, prompt or question)", mend)
+            raise BadRow(
+                "", f"has no prompt (found: {listed(list(values))}; wanted: messages, prompt or question)", mend
+            )
         parts = [values[name], values.get("input") if name == "instruction" else None]
         if any(part is not None and not isinstance(part, str) for part in parts):
             raise BadRow(name, "must be text", "put it in quotes")
@@ -192,10 +190,15 @@ def _cut(block: str, longest: int) -> list[str]:
     return [*pieces, block] if block else pieces
 
 
-def read_examples(given: str, columns: Mapping[str, str], shots: int, count: int, seed: int) -> list[Item]:
-    """Rows that each stand first among some that are shown together; the others are drawn by seed."""
+def read_examples(
+    given: str, columns: Mapping[str, str], used: set[str], shots: int, count: int, seed: int
+) -> list[Item]:
+    """Rows that each stand first among some that are shown together; the others are drawn by seed.
+
+    Notes in `used` which of the columns they have.
+    """
     settings = DataConfig(train=given, columns=dict(columns))
-    loaded = list(load(find_sources(given, "examples"), settings, ("chat",), set(), set()))
+    loaded = list(load(find_sources(given, "examples"), settings, ("chat",), used, set()))
     rows = [from_json(row.json) for row in loaded]
     shown = [{"question": question(row), "answer": answer(row)} for row in rows]
     systems = [_system(row) if isinstance(row, Chat) else () for row in rows]

@@ -25,6 +25,7 @@ from finetune.data.build.sources import Item
 from finetune.data.build.teacher import Outcome, Teacher, open_teacher
 from finetune.data.build.templates import Template, find_template
 from finetune.data.build.trip import round_trip
+from finetune.data.load import check_used
 from finetune.data.sandbox import TemplateFault
 from finetune.errors import Fault, GateRefused, Interrupted, StoppedEarly, UserError
 from finetune.log import log
@@ -98,9 +99,7 @@ def read_settings(arguments: Sequence[str]) -> SynthSettings:
 
     paths, settings = read_verb("data build synth", SynthSettings(), arguments)
     faults = [
-        Fault(
-            path, "is it prompts, documents or examples?", f"write prompts={path}, documents={path} or examples={path}"
-        )
+        Fault(path, "is given without what it holds", f"write prompts={path}, documents={path} or examples={path}")
         for path in paths
     ]
     faults += _without_effect(settings)
@@ -127,8 +126,11 @@ def _without_effect(settings: SynthSettings) -> list[Fault]:
         faults.append(Fault("gates.round_trip", f"{source} have no document", "use gates.round_trip=question"))
     if source != "prompts" and gates.verify != standard.gates.verify:
         faults.append(Fault("gates.verify", "only prompts have a reference", "leave it out"))
-    if gates.round_trip == "off" and (gates.equivalent, gates.agreement) != ("words", standard.gates.agreement):
-        faults.append(Fault("gates.equivalent", "nothing is compared", "set gates.round_trip, or leave it out"))
+    for name in ("equivalent", "agreement"):
+        if gates.round_trip == "off" and vars(gates)[name] != vars(standard.gates)[name]:
+            faults.append(Fault(f"gates.{name}", "nothing is compared", "set gates.round_trip, or leave it out"))
+    if gates.round_trip != "off" and gates.equivalent == "teacher" and gates.agreement != standard.gates.agreement:
+        faults.append(Fault("gates.agreement", "has no effect with gates.equivalent=teacher", "leave it out"))
     if gates.min_words > gates.max_words:
         faults.append(Fault("gates.min_words", f"is over gates.max_words={gates.max_words}", "lower it"))
     if settings.data.columns and source == "documents":
@@ -158,13 +160,14 @@ def prepare(settings: SynthSettings) -> Work:
     """Read and check everything that asking stands on; the faults of all of it are raised at once."""
     source = next(name for name in KINDS if vars(settings)[name] is not None)
     given = str(vars(settings)[source])
-    faults: list[Fault] = []
+    faults, used = list[Fault](), set[str]()
     template = _or_fault(lambda: find_template(settings.template or KINDS[source]), faults)
-    items = _or_fault(lambda: _items(settings, source, given), faults)
+    items = _or_fault(lambda: _items(settings, source, given, used), faults)
     teacher = _or_fault(lambda: open_teacher(settings.teacher, settings.model), faults)
-    known = _or_fault(lambda: _known(settings), faults)
+    known = _or_fault(lambda: _known(settings, used), faults)
     if faults or template is None or items is None or teacher is None or known is None:
         raise UserError(faults)
+    check_used(settings.data.columns, used)
     asking = settings.teacher
     sampling = Sampling(asking.temperature, asking.top_p, asking.max_tokens)
     ordered = sources.chosen(items, settings.rows, settings.seed)
@@ -180,19 +183,19 @@ def _or_fault(read: Callable[[], T], faults: list[Fault]) -> T | None:
         return None
 
 
-def _items(settings: SynthSettings, source: str, given: str) -> list[Item]:
+def _items(settings: SynthSettings, source: str, given: str, used: set[str]) -> list[Item]:
     columns = settings.data.columns
     if source == "prompts":
-        return sources.read_prompts(given, columns)
+        return sources.read_prompts(given, columns, used)
     if source == "documents":
         return sources.read_documents(given, settings.chunk, settings.pairs)
-    return sources.read_examples(given, columns, settings.shots, settings.pairs, settings.seed)
+    return sources.read_examples(given, columns, used, settings.shots, settings.pairs, settings.seed)
 
 
-def _known(settings: SynthSettings) -> Known:
+def _known(settings: SynthSettings, used: set[str]) -> Known:
     near, columns = settings.gates.near, settings.data.columns
-    train = known_texts(settings.data.train, "data.train", DataConfig(columns=columns))
-    held_out = known_texts(settings.held_out, "held_out", DataConfig(columns=columns))
+    train = known_texts(settings.data.train, "data.train", DataConfig(columns=columns), used)
+    held_out = known_texts(settings.held_out, "held_out", DataConfig(columns=columns), used)
     return Known(train, held_out, near)
 
 

@@ -46,7 +46,7 @@ class Teacher(Protocol):
 def open_teacher(teacher: TeacherSettings, model: ModelConfig) -> Teacher:
     """The teacher that the settings name."""
     local = model.name != MISSING
-    if faults := _faults(teacher, local):
+    if faults := [*_faults(teacher, local), *_idle(model, local)]:
         raise UserError(faults)
     if local:
         from finetune.data.build.local import LocalTeacher
@@ -55,6 +55,13 @@ def open_teacher(teacher: TeacherSettings, model: ModelConfig) -> Teacher:
     from finetune.data.build.asking import RemoteTeacher
 
     return RemoteTeacher(teacher)
+
+
+def _idle(model: ModelConfig, local: bool) -> list[Fault]:
+    """Settings of a model on this machine, where an endpoint is the teacher."""
+    standard = vars(ModelConfig())
+    given = [] if local else [name for name, value in vars(model).items() if value != standard[name]]
+    return [Fault(f"model.{name}", "has no effect on an endpoint", "leave it out") for name in given]
 
 
 def _faults(teacher: TeacherSettings, local: bool) -> list[Fault]:

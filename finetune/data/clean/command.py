@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from finetune import __version__
+from finetune.data.build.origin import passed_on
 from finetune.data.check import check
 from finetune.data.clean.copies import Preference
 from finetune.data.clean.faults import check_settings
@@ -23,7 +24,7 @@ from finetune.data.output import Output, fingerprint
 from finetune.data.read import Source, find_sources, shorten
 from finetune.data.records import OWN_LAYOUT, line, rewritten
 from finetune.data.shelf import Shelf
-from finetune.errors import UserError
+from finetune.errors import GateRefused, UserError, counted
 from finetune.failures import explained
 from finetune.settings.verb import read_verb
 
@@ -36,7 +37,9 @@ def command(arguments: Sequence[str], *, json_output: bool) -> int:
     if not files:
         raise UserError.at("data clean", "no rows are given", "name a file, such as my.jsonl")
     record = clean(files, settings)
-    print(json.dumps(record, ensure_ascii=False) if json_output else "\n".join(describe(record)))
+    print(json.dumps(record, ensure_ascii=False) if json_output else "\n".join(describe(record)), flush=True)
+    if not record["rows"]["kept"]:
+        raise GateRefused(f"no row is kept; {record['output']}/{REJECTS} says why")
     return 0
 
 
@@ -137,6 +140,7 @@ class _Work:
             "version": __version__,
             "inputs": [{"file": file, "rows": rows, "sha256": prints.get(file)} for file, rows in self._read.items()],
             "rows": {**rows, "rejected": self._rejected + self._broken},
+            "teachers": passed_on(path for source in sources for path in source.files),
             "steps": [asdict(self._run.tallies[name]) for name in self._settings.clean.steps],
             "settings": {"data": settings["data"], "clean": settings["clean"], "model": _model_name(self._settings)},
         }
@@ -165,6 +169,6 @@ def describe(record: dict[str, Any]) -> Iterator[str]:
     for step in steps:
         yield f"{step.step:<{width}}  {step.kept:>9,}  {step.changed:>9,}  {step.dropped:>9,}"
     folder = record["output"]
-    yield f"{folder}/{ROWS}: {rows['kept']:,} of {rows['read']:,} rows, {rows['changed']:,} of them changed"
+    yield f"{folder}/{ROWS}: {rows['kept']:,} of {counted(rows['read'], 'row')}, {rows['changed']:,} of them changed"
     if rows["rejected"]:
-        yield f"{folder}/{REJECTS}: {rows['rejected']:,} rows, each with the step and the reason"
+        yield f"{folder}/{REJECTS}: {counted(rows['rejected'], 'row')}, with step and reason"

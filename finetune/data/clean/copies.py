@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from finetune.data.clean.settings import NearConfig
 from finetune.data.faults import kind_of
 from finetune.data.likeness.similar import earlier_pairs
 from finetune.data.likeness.words import fold
-from finetune.data.rows import Text, answer, compared, to_json
+from finetune.data.rows import Text, answer, compared, hashed, to_json
 from finetune.data.shelf import Reordered, Shelf
 from finetune.data.split import Neighbours
 from finetune.errors import UserError
@@ -45,8 +46,10 @@ class Preference:
 
     def _falling(self, item: Item) -> Rank:
         """A rank that falls as the column's value rises; a row without a value comes last."""
-        value = item.record.values.get(self._column)
+        value: Any = item.record.values.get(self._column)
         self.used = self.used or self._column in item.record.values
+        if isinstance(value, datetime.date):  # a table may hold dates, of which JSON knows the text alone
+            value = value.isoformat()
         if value is None or value == "":
             return (1, 0)
         where, kind = f"{item.record.where} {self._column}", kind_of(value)
@@ -126,13 +129,8 @@ class _Rows:
         self.items.add(item.pack())
         self.texts.add(compared(row) if row is not None else "")
         self.answers.add(answer(row) if row is not None and not isinstance(row, Text) else "")
-        self.frames.append(hash_of(frame(row)) if row is not None else len(self.frames))
+        self.frames.append(hashed(frame(row)) if row is not None else len(self.frames))
         self.ranks.append(rank)
-
-
-def hash_of(text: str) -> int:
-    """A 64-bit hash."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def _copies(rows: _Rows, config: NearConfig) -> dict[int, tuple[int, float]]:
@@ -162,7 +160,7 @@ def _distinct(rows: _Rows, order: list[int]) -> tuple[list[int], dict[int, int]]
         texts = fold([rows.texts[row] for row in part]).texts
         answers = fold([rows.answers[row] for row in part]).texts
         for row, text, given in zip(part, texts, answers, strict=True):
-            known = first.setdefault((str(rows.frames[row]), str(hash_of(text)), str(hash_of(given))), row)
+            known = first.setdefault((str(rows.frames[row]), str(hashed(text)), str(hashed(given))), row)
             if known == row or not text:
                 best.append(row)
             else:

@@ -12,6 +12,7 @@ from finetune.data.examine.answers import answer_hits
 from finetune.data.examine.languages import NAMES, language
 from finetune.data.examine.private import spans
 from finetune.data.examine.view import view
+from finetune.data.likeness.words import count_words
 from finetune.data.rows import Row
 
 Reason = str | None  # why a row is dropped; none when it stays
@@ -85,6 +86,6 @@ def length(config: LengthConfig, tokenizer: Any) -> Filter:
     def measure(text: str) -> int:
         if config.unit == "tokens":
             return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        return len(text) if config.unit == "characters" else len(text.split())
+        return len(text) if config.unit == "characters" else count_words(text)
 
     return drops

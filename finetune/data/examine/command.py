@@ -17,11 +17,11 @@ from finetune.data.examine.gathered import Gathered
 from finetune.data.examine.notes import Notes
 from finetune.data.examine.page import page
 from finetune.data.examine.result import Result, as_json, conclude, lines
-from finetune.data.examine.settings import MOST_ROWS, CheckSettings, check_settings
+from finetune.data.examine.settings import IDLE, MOST_ROWS, CheckSettings, check_settings
 from finetune.data.examine.whole import look_at_all, note_trained
-from finetune.data.load import check_columns
+from finetune.data.load import check_columns, check_hub
 from finetune.data.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
-from finetune.data.read import Source, find_sources
+from finetune.data.read import Source, find_sources, shorten
 from finetune.errors import UserError
 from finetune.failures import explained
 from finetune.rundir import write_text
@@ -36,7 +36,7 @@ WITHOUT_MODEL = (
 
 def command(arguments: Sequence[str], *, json_output: bool) -> int:
     """Carry out the verb; 2 when `train` would refuse the rows."""
-    paths, settings = read_verb("data check", CheckSettings(), arguments)
+    paths, settings = read_verb("data check", CheckSettings(), arguments, IDLE)
     check_settings(settings, arguments)
     target = _target(settings)
     with explained(target.parent):
@@ -52,13 +52,19 @@ def command(arguments: Sequence[str], *, json_output: bool) -> int:
 def check(paths: Sequence[str], settings: CheckSettings) -> Result:
     """Look at every row of the files; raises UserError when they cannot be found or a setting is wrong."""
     train, held_out = _sources(paths, settings)
+    check_hub(settings.data, [*train, *held_out])
     check_columns(settings.data.columns)
     waiting = chain(pieces(TRAIN, train, settings.data), pieces(HELD_OUT, held_out, settings.data))
     gathered = Gathered(settings, compares=bool(held_out))
     gathered.take(waiting, _processes(settings, (*train, *held_out)))
     look_at_all(gathered.train, gathered.notes)
     remarks = [*_compare(gathered, settings), *([] if settings.has_model else [WITHOUT_MODEL])]
-    return conclude(gathered.train, gathered.held_out, gathered.notes, settings, tuple(remarks))
+    return conclude(_names([*train, *held_out]), gathered, settings, tuple(remarks))
+
+
+def _names(sources: Sequence[Source]) -> tuple[str, ...]:
+    """The files and datasets as messages name them."""
+    return tuple(dict.fromkeys(name for source in sources for name in [*map(shorten, source.files)] or [source.given]))
 
 
 def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
@@ -67,7 +73,8 @@ def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
     if near is False:
         if not settings.data.allow_contamination:
             note_trained(gathered.train, gathered.held_out, gathered.notes)
-        yield "Near-copies were not looked for: leave check.near=false out."
+        parts = ", and passages in common with held-out rows," if len(gathered.held_out.table()) else ""
+        yield f"Near-copies{parts} were not looked for: leave check.near=false out."
         return
     processes = settings.check.processes
     if len(texts) and len(held_texts):

@@ -22,6 +22,7 @@ from finetune.data.examine.tokens import Measurer, Size, measurer
 from finetune.data.examine.tools import tool_findings
 from finetune.data.examine.turns import turn_findings
 from finetune.data.examine.view import Hit, View, view
+from finetune.data.likeness.words import count_words
 from finetune.data.pieces import HELD_OUT, Piece, records
 from finetune.data.read import Record
 from finetune.data.rows import SHAPES, Chat, Row, compared
@@ -133,8 +134,8 @@ class Look:
         text, answer, sums, notes = found.view.text, found.view.answer, looked.sums, looked.notes
         sums.shapes[found.row.shape] += 1
         sums.characters += len(text)
-        answer_words = len(answer.split())
-        words = answer_words if text is answer else len(text.split())
+        answer_words = count_words(answer)
+        words = answer_words if text is answer else count_words(text)
         if held_out:
             return words, answer_words
         spoken = language(answer) or language(text)
@@ -142,7 +143,7 @@ class Look:
             sums.add_language(spoken, Sample(found.record.where, found.field, ""), notes.most)
         if not isinstance(found.row, Chat):
             return words, answer_words
-        self._describe_answer(found, answer, answer_words, looked)
+        self._describe_answer(found, answer, looked)
         asked = language(found.view.asked())
         if spoken and asked and asked != spoken:
             notes.note(
@@ -150,9 +151,9 @@ class Look:
             )
         return words, answer_words
 
-    def _describe_answer(self, found: _Found, answer: str, words: int, looked: Looked) -> None:
+    def _describe_answer(self, found: _Found, answer: str, looked: Looked) -> None:
         sums, notes = looked.sums, looked.notes
-        if len(answer) <= LONGEST_LABEL and words <= MOST_WORDS_OF_LABEL:
+        if len(answer) <= LONGEST_LABEL and len(answer.split()) <= MOST_WORDS_OF_LABEL:
             sums.add_label(answer.strip())
         if is_json(answer):
             sums.json += 1

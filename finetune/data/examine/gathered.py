@@ -12,10 +12,10 @@ from finetune.data.examine.examine import Look, Looked
 from finetune.data.examine.notes import Notes
 from finetune.data.examine.settings import MOST_ROWS, CheckSettings
 from finetune.data.examine.sums import Sums
-from finetune.data.examine.texts import Texts
 from finetune.data.load import check_used
 from finetune.data.pieces import TRAIN, Piece
 from finetune.data.read import note_empty, shorten
+from finetune.data.shelf import Shelf
 from finetune.errors import Fault, UserError
 from finetune.log import log
 
@@ -32,7 +32,7 @@ class Gathered:
         self._most = settings.check.samples
         self.notes = Notes(self._most, frozenset(settings.check.disable))
         self.train, self.held_out = Sums(), Sums()
-        self.texts, self.held_texts = Texts(), Texts()
+        self.texts, self.held_texts = Shelf(), Shelf()
         self._used: set[str] = set()
         self._unmeasured: Fault | None = None
         self._open: tuple[str, int, int] | None = None  # a file read in parts: name, records, faults before it
@@ -59,7 +59,9 @@ class Gathered:
         sums = self.train if piece.split == TRAIN else self.held_out
         sums.join(looked.sums, self._most)
         if self._keeps_all or len(self.texts) <= MOST_ROWS:
-            (self.texts if piece.split == TRAIN else self.held_texts).add(looked.texts)
+            shelf = self.texts if piece.split == TRAIN else self.held_texts
+            for text in looked.texts:
+                shelf.add(text)
         self._used |= looked.used
         self._unmeasured = self._unmeasured or looked.unmeasured
         if self._open is not None:

@@ -22,7 +22,10 @@ NAMES = {
 }  # fmt: skip
 
 WORDS = {
-    "en": "the and of to in is that for it with as was on are be this you have not or from they which what will your",
+    "en": (
+        "the and of to in is that for it with as was on are be this you have not or from they which what will your "
+        "a i at by do he his she her has had we can if how per each than there many"
+    ),
     "de": "der die und das ist nicht ein eine mit den zu auf für von sich dem auch als wie wird sind oder im werden",
     "fr": "le la les et des est une dans que pour qui sur pas par vous avec sont du au plus cette ce il ne être",
     "es": "el la los que y en una por con para es las del se no su como más este pero son está al lo",

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.codes import CODES, ERROR, INFO, SEVERITIES, WARNING
+from finetune.data.examine.gathered import Gathered
 from finetune.data.examine.languages import NAMES
-from finetune.data.examine.notes import Notes, Sample
+from finetune.data.examine.notes import Sample
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.examine.sums import Sums
 from finetune.data.examine.whole import labels
+from finetune.errors import counted
 
 CHARACTERS_OF_A_TOKEN = 4  # of English text with a common tokenizer; only for a rough estimate
 SHOWN_LABELS = 20
@@ -64,18 +66,14 @@ class Result:
         return f"Nothing speaks against training on {counted(self.rows, 'row')}."
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def conclude(train: Sums, held_out: Sums, notes: Notes, settings: CheckSettings, remarks: tuple[str, ...]) -> Result:
+def conclude(files: tuple[str, ...], gathered: Gathered, settings: CheckSettings, remarks: tuple[str, ...]) -> Result:
     """The result of all that was noted and counted."""
+    train, held_out = gathered.train, gathered.held_out
     table = train.table()
-    problems = tuple(Problem(code, tally.count, tuple(tally.samples)) for code, tally in notes.sorted())
+    problems = tuple(Problem(code, tally.count, tuple(tally.samples)) for code, tally in gathered.notes.sorted())
     lengths = {name: table[name] for name in ("words", "answer_words", "turns", "tokens")}
     return Result(
-        files=tuple(dict.fromkeys(run.file for run in (*train.runs, *held_out.runs))),
+        files=files,
         rows=train.records,
         sound=len(table),
         held_out=held_out.records,
@@ -198,8 +196,9 @@ def _facts(result: Result) -> Iterator[str]:
     yield f"  {said_training(stats['training'])}"
     if stats["languages"]:
         known = sum(stats["languages"].values())
-        shares = [f"{NAMES[name]} {100 * count / known:.0f} %" for name, count in list(stats["languages"].items())[:4]]
-        yield f"  languages, where they can be told: {', '.join(shares)}"
+        shares = {name: round(100 * count / known) for name, count in list(stats["languages"].items())[:4]}
+        said = ", ".join(f"{NAMES[name]} {share} %" for name, share in shares.items() if share)
+        yield f"  languages, where they can be told: {said}"
 
 
 def said_training(training: dict[str, Any]) -> str:

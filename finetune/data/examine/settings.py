@@ -18,6 +18,7 @@ MOST_ROWS = 200_000  # among which near-copies are looked for without being aske
 # Settings of the sections below that decide nothing here.
 IDLE = (
     "data.weights",
+    "data.counts",
     "data.eval_share",
     "data.group_by",
     "data.benchmarks",
@@ -25,7 +26,15 @@ IDLE = (
     "model.attention",
     "method.trl",
 )
-NEEDS_MODEL = ("data.max_length", "data.on_long", "model.chat_template", "model.revision", "method.learn")
+NEEDS_MODEL = (
+    "data.max_length",
+    "data.on_long",
+    "model.chat_template",
+    "model.revision",
+    "model.trust_remote_code",
+    "method.learn",
+)
+NEEDS_HELD_OUT = ("data.contamination_words", "data.allow_contamination")
 
 
 @dataclass
@@ -34,7 +43,9 @@ class CheckConfig:
 
     output: str = setting(".", "Folder that data-report.html is written into.")
     disable: list[str] = setting([], "Codes of warnings and hints that are not looked for.")
-    samples: int = setting(5, "Places that are shown for each defect.", low=1, high=100)
+    samples: int = setting(
+        5, "Places that are shown for each warning and hint; of errors as many as `train` shows.", low=1, high=100
+    )
     processes: int | None = setting(
         None, "Processes that read; by default as many as there are cores.", low=1, high=256
     )
@@ -81,6 +92,12 @@ def check_settings(settings: CheckSettings, arguments: Sequence[str]) -> None:
     if not settings.has_model:
         mend = "add model=tiny or another, or leave it out"
         faults += [Fault(key, "has no effect without a model", mend) for key in given if key in NEEDS_MODEL]
+    if settings.data.eval is None:
+        faults += [
+            Fault(key, "has no effect without data.eval", "leave it out") for key in given if key in NEEDS_HELD_OUT
+        ]
+    elif settings.check.near is False and NEEDS_HELD_OUT[0] in given:
+        faults.append(Fault(NEEDS_HELD_OUT[0], "has no effect with check.near=false", "leave one of them out"))
     for name in settings.check.disable:
         if name not in CODES:
             mend = did_you_mean(name, CODES) or "docs/data-checks.md lists them"

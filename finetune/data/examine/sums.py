@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.examine.notes import Sample
-from finetune.data.rows import Chat, Row, to_json
+from finetune.data.rows import Chat, Row, hashed, to_json
 
 MOST_LABELS = 5000
 LONGEST_LABEL = 40  # characters of an answer that may be a label
@@ -92,11 +91,6 @@ class Sums:
     def table(self) -> NDArray[Any]:
         """The numbers of all rows."""
         return np.concatenate(self.rows) if self.rows else np.zeros(0, dtype=ROW)
-
-
-def hashed(text: str) -> int:
-    """A 64-bit hash of a text, never 0."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little") or 1
 
 
 def hashes(row: Row) -> tuple[int, int, int]:

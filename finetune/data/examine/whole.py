@@ -12,7 +12,7 @@ from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.private import masked
 from finetune.data.examine.sums import Places, Sums
 from finetune.data.leaks import MEND
-from finetune.errors import printable
+from finetune.errors import counted, printable
 
 FEWEST_ROWS = 10
 MOST_ANSWERS = 0.8  # share of the answers that makes the others stand out
@@ -34,7 +34,7 @@ def look_at_all(train: Sums, notes: Notes) -> None:
         mend = "raise data.max_length, or set data.on_long=truncate"
         notes.add(train.runs[0].file, what, mend, "all-dropped")
     if 0 < len(table) < FEWEST_ROWS:
-        notes.note("too-few-rows", Sample(train.runs[0].file, "", f"{len(table)} rows"))
+        notes.note("too-few-rows", Sample(train.runs[0].file, "", counted(len(table), "row")))
     repeated = _repeats(table["row"])
     for later, earlier in _paired(repeated):
         notes.note("duplicate-row", Sample(places.where(later), "", f"repeats {places.where(earlier)} word for word"))

@@ -21,7 +21,6 @@ FORM_SHARE_OF_FEW = 0.1
 FORM_ROWS_OF_FEW = 3
 
 SAMPLE_CHARACTERS = 160
-SHOWN_FORMS = 5
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class Contamination:
 
     overlaps: tuple[Overlap, ...]
     forms: int  # runs of words that stand in so many rows of both sides that they belong to the form of the rows
-    form_samples: tuple[str, ...]
 
 
 def overlaps(
@@ -85,7 +83,6 @@ def contamination(
     return Contamination(
         tuple(sorted(found, key=lambda overlap: (overlap.held_out, _KINDS.index(overlap.kind)))),
         int(forms.sum()),
-        tuple(_form_samples(shared, forms, held_out, words)),
     )
 
 
@@ -145,14 +142,6 @@ def _stretches(shared: Shared, forms: NDArray[np.bool_], words: int) -> _Stretch
     covered = np.zeros(len(begins), dtype=np.int64)
     np.add.at(covered, stretch[at], added)
     return _Stretches(shared.rows[begins], begins, sizes, sizes + words - 1 - covered >= words)
-
-
-def _form_samples(shared: Shared, forms: NDArray[np.bool_], held_out: Sequence[str], words: int) -> Iterator[str]:
-    """Some forms, the most frequent first."""
-    often = np.argsort(-np.where(forms, shared.held_count, 0), kind="stable")[:SHOWN_FORMS]
-    for run in often[forms[often]].tolist():
-        at = int(np.flatnonzero(shared.runs == run)[0])
-        yield _run(held_out[int(shared.rows[at])], int(shared.places[at]), words)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ script that writes no spaces (Chinese, Japanese, Thai and others); punctuation a
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,17 @@ _SPACELESS = (
     (0x3040, 0x312F), (0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA000, 0xA48F),
     (0xF900, 0xFAFF), (0x16FE0, 0x18DFF), (0x1B000, 0x1B16F), (0x20000, 0x323AF),
 )  # fmt: skip
+_SPACELESS_LETTER = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _SPACELESS) + "]")
+_WIDE_PUNCTUATION = re.compile("[\u3001-\u3003\u3008-\u3020\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]")
 _ASSIGNED = ((0, 0x323B0), (0xE0000, 0xE0200))  # beyond these nothing is assigned but private characters
+
+
+def count_words(text: str) -> int:
+    """How many words a person would count: those between spaces, and each character of a script that writes none."""
+    if text.isascii():
+        return len(text.split())
+    rest, alone = _SPACELESS_LETTER.subn(" ", text)
+    return len(_WIDE_PUNCTUATION.sub(" ", rest).split() if alone else rest.split()) + alone
 
 
 @dataclass(frozen=True)
@@ -73,13 +84,12 @@ def keys(normalised: Iterator[str] | Sequence[str]) -> Hashes:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def batches(texts: Sequence[str], begin: int = 0, end: int | None = None) -> Iterator[tuple[int, Folded]]:
-    """The texts from `begin` to `end`, folded in batches of bounded size, each with the index of its first text."""
-    end = len(texts) if end is None else end
+def batches(texts: Sequence[str]) -> Iterator[tuple[int, Folded]]:
+    """The texts, folded in batches of bounded size, each with the index of its first text."""
     batch: list[str] = []
-    size, first = 0, begin
-    for index in range(begin, end, 64):
-        for text in texts[index : min(index + 64, end)]:
+    size, first = 0, 0
+    for index in range(0, len(texts), 64):
+        for text in texts[index : index + 64]:
             batch.append(text)
             size += len(text)
             if size >= BATCH_CHARACTERS:

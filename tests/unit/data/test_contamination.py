@@ -112,7 +112,6 @@ def test_instruction_that_all_rows_share_is_a_form_and_hides_no_leak() -> None:
     assert contamination(train, held_out[:1] + held_out[2:]).overlaps == ()
     found = contamination(train, held_out)
     assert found.overlaps == () and found.forms == len(FORM.split()) - 12
-    assert len(found.form_samples) == 5 and all(sample in FORM for sample in found.form_samples)
     leak = train[9].split(": ")[1].split()[:13]  # directly behind the form
     held_out[2] = f"{FORM}: {' '.join(leak)} {writer.text(50)}"
     held_out[3] = f"{writer.text(50)} {' '.join(train[11].split()[-13:])} {FORM}"
@@ -157,7 +156,7 @@ def test_rows_that_a_form_needs(rows: int, needed: int) -> None:
 
 @pytest.mark.parametrize(("train", "held_out"), [([], []), (["a b"], []), ([], ["a b"]), (["a"], ["b"]), ([""], ["a"])])
 def test_nothing_to_compare(train: list[str], held_out: list[str]) -> None:
-    assert contamination(train, held_out) == Contamination((), 0, ())
+    assert contamination(train, held_out) == Contamination((), 0)
 
 
 def test_run_needs_a_word() -> None:

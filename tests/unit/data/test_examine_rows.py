@@ -143,6 +143,8 @@ SENTENCES = {
     "sv": "Det är ett hus som jag har sett och som inte är till för att bo i med dem.",
     "da": "Det er et hus som jeg har sett og som ikke er til for at bo i med dem.",
     "fi": "Se on talo, joka ei ole niin vanha kuin muut, mutta se on myös hyvä ja se voi.",
+    "cs": "Je to dům, který není tak starý jako jiné, a stojí na kopci za městem, které se mi líbí.",
+    "hu": "Ez az a ház, amely a hegyen van, és nem olyan régi, mint a többi, de szép is.",
     "pl": "To jest dom, który nie jest tak stary jak inne, ale jest przez to dla nas i że się.",
     "ru": "Это дом, который построили люди на горе.",
     "uk": "Це будинок, який збудували люди на її горі.",
@@ -160,6 +162,22 @@ SENTENCES = {
 @pytest.mark.parametrize("name", SENTENCES)
 def test_a_sentence_is_in_its_language(name: str) -> None:
     assert language(SENTENCES[name]) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I need to create a new event in my calendar.",
+        "Generate a function to sort a list of strings",
+        "Think of a new way to use a plastic bottle",
+        "James writes a letter to 2 different friends twice a week to say hello",
+        "He earns $400 per month, so he gets 400 x 12 per year, or 4800 per year.",
+        "Hansel makes $30,000 and received a raise so his raise is a tenth of a year",
+        "Ann has 5 apples at home and buys 3 for lunch at noon for Bo",
+    ],
+)
+def test_english_is_not_taken_for_another(text: str) -> None:
+    assert language(text) in ("en", "")
 
 
 @pytest.mark.parametrize(

@@ -310,15 +310,25 @@ def test_an_endpoint_that_is_down_is_told_at_once(synth: Run) -> None:
         ("documents=prompts.jsonl", "prompts and documents are given; give one of"),
         ("chunk=500", "has no effect on prompts"),
         ("gates.round_trip=document", "prompts have no document"),
-        ("gates.agreement=0.9", "nothing is compared"),
+        ("gates.agreement=0.9", "gates.agreement: nothing is compared"),
+        ("gates.equivalent=teacher", "gates.equivalent: nothing is compared"),
+        ("model.attention=sdpa", "model.attention: has no effect on an endpoint; leave it out"),
+        ("model.trust_remote_code=true", "model.trust_remote_code: has no effect on an endpoint; leave it out"),
+        ("data.columns.prompt=asked", "data.columns.prompt: no row has a column 'asked', so it has no effect"),
         ("held_out=gone.jsonl", "no such file"),
-        ("rows.jsonl", "is it prompts, documents or examples?"),
+        ("rows.jsonl", "rows.jsonl: is given without what it holds; write prompts=rows.jsonl, documents="),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(synth: Run, endpoint: Endpoint, setting: str, says: str) -> None:
     code, _, said = synth(setting)
     assert code == 2 and says in said, said
     assert endpoint.requests == 0 and "pw" not in said and "abc" not in said and KEY not in said
+
+
+def test_the_share_of_words_has_no_effect_where_the_teacher_compares(synth: Run, endpoint: Endpoint) -> None:
+    code, _, said = synth("gates.round_trip=question", "gates.equivalent=teacher", "gates.agreement=0.9")
+    assert code == 2 and "gates.agreement: has no effect with gates.equivalent=teacher" in said
+    assert endpoint.requests == 0
 
 
 def test_the_worst_case_of_what_is_under_way_counts_too(synth: Run, endpoint: Endpoint) -> None:

@@ -17,6 +17,7 @@ from finetune.data.build.gates import agree, judge, numbers
 from finetune.data.build.origin import teachers
 from finetune.data.build.settings import GateSettings
 from finetune.data.build.sources import Item, passages
+from finetune.log import log
 
 Run = Callable[..., tuple[int, str, str]]
 GUIDE = """The Marlow kettle holds two litres of water and boils it in four minutes.
@@ -386,6 +387,18 @@ def test_prompts_that_cannot_be_asked_are_named_by_row(synth: Run, endpoint: End
     assert [line.split(":")[2].split()[0] for line in said.splitlines()] == ["2", "3", "4", "5"]
 
 
+def test_a_column_may_be_that_of_the_held_out_rows_alone(synth: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": "Hello."}])
+    write_rows(tmp_path / "held.jsonl", [{"asked": "Where?", "completion": "There."}])
+    assert synth("prompts=prompts.jsonl", "held_out=held.jsonl", "data.columns.prompt=asked")[0] == 0
+
+
+def test_of_many_columns_some_are_named(synth: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "prompts.jsonl", [{f"c{number}": 1 for number in range(1000)}])
+    code, _, said = synth("prompts=prompts.jsonl")
+    assert code == 2 and "(1000 in all)" in said and len(said) < 500
+
+
 def test_training_on_the_rows_names_their_teacher(synth: Run, finetune: Run, tmp_path: Path) -> None:
     write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"Hello number {digest(str(number))}."} for number in range(20)])
     assert synth("prompts=prompts.jsonl", "teacher.license=as agreed")[0] == 0
@@ -406,6 +419,31 @@ def test_rows_that_were_changed_keep_their_teacher(synth: Run, tmp_path: Path) -
     assert (entry["file"], entry["name"], entry["unchanged"]) == ("made/cleaned.jsonl", "big", False)
     (tmp_path / "made" / "synth.json").write_text("{", encoding="utf-8")
     assert teachers("made/cleaned.jsonl") == []
+
+
+def test_rows_that_were_cleaned_and_split_keep_their_teacher(
+    synth: Run, finetune: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"Hello number {digest(str(number))}."} for number in range(20)])
+    assert synth("prompts=prompts.jsonl", "teacher.license=as agreed")[0] == 0
+    write_rows(
+        tmp_path / "own.jsonl",
+        [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}],
+    )
+    assert finetune("data", "clean", "made/rows.jsonl", "own.jsonl")[0] == 0
+    assert finetune("data", "split", "cleaned/clean.jsonl")[0] == 0
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level("WARNING", log.name)
+    (entry,) = teachers("split/train.jsonl")
+    assert (entry["file"], entry["name"], entry["license"]) == ("split/train.jsonl", "big", "as agreed")
+    assert not entry["unchanged"]
+    write_rows(tmp_path / "split" / "other.jsonl", [{"prompt": "a", "completion": "b"}])
+    assert teachers("split/other.jsonl") == []
+    assert caplog.records == []
+    (tmp_path / "split" / "split.json").write_text("[]", encoding="utf-8")
+    assert teachers("split/train.jsonl") == [] and caplog.records == []
+    (tmp_path / "split" / "split.json").write_text("{", encoding="utf-8")
+    assert teachers("split/train.jsonl") == [] and len(caplog.records) == 1
 
 
 def test_prompts_come_from_tables_and_text_too(synth: Run, endpoint: Endpoint, tmp_path: Path) -> None:

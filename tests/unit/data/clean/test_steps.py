@@ -266,6 +266,14 @@ def test_an_answer_whose_language_nobody_can_tell_stays() -> None:
     assert filters.languages(["en"])(talk("?", "42")) is None
 
 
+def test_words_of_scripts_without_spaces_are_their_characters() -> None:
+    row = talk("今天天气怎么样？", "今天天气很好，适合出去散步。")
+    drops = filters.length(LengthConfig(high=18), None)
+    assert (
+        drops(row) == "19 words, over clean.length.high=18" and filters.length(LengthConfig(high=19), None)(row) is None
+    )
+
+
 @pytest.mark.parametrize(
     ("unit", "of", "length"),
     [("words", "row", 5), ("words", "answers", 3), ("characters", "row", 18), ("characters", "answers", 11)],

@@ -26,6 +26,13 @@ def texts(values: Sequence[str]) -> Any:
     return pa.Array.from_buffers(pa.string(), len(data), [None, ends, pa.py_buffer(b"".join(data))])
 
 
+def fixed(data: bytes, size: int) -> Any:
+    """An array of pieces of `size` bytes each."""
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.binary(size), len(data) // size, [None, pa.py_buffer(data)])
+
+
 def lists(values: Any, sizes: Sequence[int]) -> Any:
     """An array of lists: the first holds the first sizes[0] of the values, and so on."""
     import pyarrow as pa

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.data.pieces import Pieces, Tokens
 from finetune.data.rows import Chat, Message, Row, Text
 from finetune.data.sandbox import TemplateFault
 from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
+from finetune.data.tokens import Pieces, Tokens
 
-ENCODER_VERSION = 2  # raised whenever the same rows would give other tokens or labels
+ENCODER_VERSION = 3  # raised whenever the same rows would give other tokens or labels
 MASKED = -100
 LONGEST_TAIL = 32  # tokens after the last added token of a prompt that are worth remembering
 MOST_TAILS = 1000
@@ -55,7 +55,7 @@ class Refused:
 def over_length(length: int, most: int) -> tuple[str, str]:
     """What is said of a row that is too long, and the mend."""
     what = f"{length:,} tokens, over data.max_length={most:,}"
-    return what, "raise it, or set data.on_long=truncate or data.on_long=drop"
+    return what, "set data.on_long=truncate or data.on_long=drop, or raise it where the model's context allows"
 
 
 class Encoder:
@@ -190,10 +190,11 @@ class Encoder:
     def _token_spans(self, text: str, spans: Sequence[Span], tokens: Tokens) -> tuple[list[int], list[Span]]:
         """The ids of a conversation and which of them are learned."""
         found, ids = [], tokens.ids
-        if any(tokens.at(place) is None for span in spans for place in span):
+        places = [(tokens.at(begin), tokens.at(end)) for begin, end in spans]
+        if any(None in place for place in places):
             tokens = self._pieces.whole([text])[0]  # which knows places inside of pieces too
-        for begin, end in spans:
-            first, last = tokens.at(begin), tokens.at(end)
+            places = [(tokens.at(begin), tokens.at(end)) for begin, end in spans]
+        for (begin, end), (first, last) in zip(spans, places, strict=True):
             if first is not None and last is not None and self._asks_alike(tokens, text, begin, first):
                 found.append((first, last))
             elif (begin, end) != spans[-1]:

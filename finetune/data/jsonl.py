@@ -83,7 +83,7 @@ def read_jsonl(path: Path, name: str, faults: FaultLog, part: Part = WHOLE) -> I
                 line = line[len(BOM) :]
             text = decode(line, name, number, faults)
             if text is None:
-                if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
                     return  # every further line of a UTF-16 file would tell the same
                 continue
             if not text or text.isspace():

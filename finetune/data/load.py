@@ -11,7 +11,8 @@ from finetune.config import DataConfig, RowsConfig
 from finetune.data import formats
 from finetune.data.convert import Converter
 from finetune.data.faults import FaultLog
-from finetune.data.read import Record, Source, read
+from finetune.data.pieces import Piece, records
+from finetune.data.read import Record, Source
 from finetune.data.rows import Chat, Row, to_json
 from finetune.errors import UserError, did_you_mean, listed
 
@@ -51,12 +52,21 @@ def load(
 
     Notes in `used` which of `data.columns` they have, and in `seen` which of `data.group_by`.
     """
+    check_columns(data.columns)
     faults = FaultLog()
-    for item in read_rows(sources, data, shapes, used, seen, faults, also=data.group_by):
+    for index, source in enumerate(sources):
+        yield from load_piece(Piece("", source, index), data, shapes, used, seen, faults)
+    faults.raise_any()
+
+
+def load_piece(
+    piece: Piece, data: DataConfig, shapes: tuple[str, ...], used: set[str], seen: set[str], faults: FaultLog
+) -> Iterator[Loaded]:
+    """The sound rows of a piece."""
+    for item in read_piece(piece, data, shapes, used, seen, faults, also=data.group_by):
         plain = isinstance(item.row, Chat) and item.row.plain
         place = (item.record.file, item.record.row, item.source)
         yield Loaded(to_json(item.row), item.row.shape, *place, plain, groups_of(item.record, data.group_by))
-    faults.raise_any()
 
 
 def read_rows(
@@ -76,23 +86,31 @@ def read_rows(
     `others` asks for every column there is.
     """
     check_columns(data.columns)
-    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *also}
     for index, source in enumerate(sources):
-        records = read(
-            source,
-            faults,
-            wanted=wanted,
-            others=others,
-            limit=data.limit,
-            split=data.split,
-            revision=data.revision,
-        )
-        converter = Converter(data, shapes, faults)
-        records = noting(noting(records, data.columns, used), {column: column for column in also}, seen)
-        for record in records:
-            row = converter.row(record)
-            if row is not None:
-                yield Checked(record, converter.layout, row, index)
+        yield from read_piece(Piece("", source, index), data, shapes, used, seen, faults, also=also, others=others)
+
+
+def read_piece(
+    piece: Piece,
+    data: RowsConfig,
+    shapes: tuple[str, ...],
+    used: set[str],
+    seen: set[str],
+    faults: FaultLog,
+    *,
+    also: Sequence[str] = (),
+    others: bool = False,
+) -> Iterator[Checked]:
+    """The same for one piece."""
+    converter = Converter(data, shapes, faults)
+    if piece.first is not None:
+        converter.begin(piece.first)
+    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *also}
+    found = noting(records(piece, data, wanted, faults, others=others), data.columns, used)
+    for record in noting(found, {column: column for column in also}, seen):
+        row = converter.row(record)
+        if row is not None:
+            yield Checked(record, converter.layout, row, piece.index)
 
 
 def groups_of(record: Record, columns: Sequence[str]) -> tuple[str, ...]:

@@ -1,260 +1,75 @@
-"""Text → tokens, each word only once: most of what a tokenizer does, it does again for words that it has seen.
+"""The files in pieces that can be read apart: large files of JSON lines in parts, everything else whole.
 
-A byte-level BPE tokenises each piece of a text (a word with the space before it, a number, a run of marks) by itself.
-So the text is cut here with the tokenizer's own pattern, and the tokens of a piece, which the tokenizers library makes,
-are remembered. Only tokenizers whose cutting is understood are handled, and nothing is taken on trust: every character
-is tried in all kinds of neighbourhood when it first occurs, some texts are tokenised in both ways, and each piece is
-cut once more by itself. Whatever differs is left to the library.
+Pieces depend on the files alone and not on how many processes there are, and what is found is joined in their order;
+so the result is the same for any number.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import unicodedata
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, pairwise, product
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import regex
+from finetune.config import RowsConfig
+from finetune.data.faults import FaultLog
+from finetune.data.jsonl import Part, parts, read_jsonl
+from finetune.data.read import Record, Source, is_lines, read, shorten
 
-# How GPT-2 cuts text, which is what `ByteLevel` does where it cuts by itself.
-BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-DIGITS = {True: r"\p{N}|\P{N}+", False: r"\p{N}+|\P{N}+"}
-
-MOST_PIECES, LONGEST_PIECE = 200_000, 64  # that are remembered
-FIRST = 500  # texts, after which it pays to find out how a tokenizer cuts
-UNUSUAL = re.compile(r"[^ -~\n\r\t]")
-# Neighbourhoods in which a character is tried.
-PROBE = "a{0}b {0}c1{0}2 {0}{0}.{0}! '{0}s'{0} \n{0}\n {0}  {0}A{0}\t{0}'S {0}"
-USUAL = "".join(map(chr, range(32, 127))) + "\n\r\t"
+PART_BYTES = 4_000_000
+TRAIN, HELD_OUT = "train", "held_out"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Tokens(Protocol):
-    """The tokens of one text."""
+@dataclass(frozen=True)
+class Piece:
+    """Some rows: a source whole, one of its files, or a part of one."""
+
+    split: str
+    source: Source
+    index: int = 0  # of its source in data.train or data.eval
+    part: Part | None = None
+    first: Record | None = None  # the first record of the file, when this is a later part of it
 
     @property
-    def ids(self) -> list[int]:
-        """What the model is given."""
-
-    def at(self, place: int) -> int | None:
-        """The token that begins exactly at a character, or None when one lies across it."""
-
-    def place(self, token: int) -> int | None:
-        """The character that a token begins with, where that is known."""
+    def is_later(self) -> bool:
+        """Whether it is a part of a file that another part of has come before."""
+        return self.part is not None and self.part.begin > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """The tokens of a text that the library has tokenised as a whole."""
-
-    encoding: Any
-    length: int  # of the text
-
-    @property
-    def ids(self) -> list[int]:
-        """What the model is given."""
-        return list(self.encoding.ids)
-
-    def at(self, place: int) -> int | None:
-        """The token that begins exactly at a character, or None when one lies across it."""
-        if place >= self.length:
-            return len(self.encoding.ids)
-        token: int | None = self.encoding.char_to_token(place)
-        if token is None or self.encoding.token_to_chars(token)[0] != place:
-            return None
-        before = self.encoding.token_to_chars(token - 1) if token else (0, place)
-        return token if before is not None and before[1] == place else None
-
-    def place(self, token: int) -> int | None:
-        """The character that a token begins with."""
-        span = self.encoding.token_to_chars(token)
-        return None if span is None else int(span[0])
+def pieces(split: str, sources: Sequence[Source], data: RowsConfig) -> Iterator[Piece]:
+    """The pieces of some sources, in the order of their rows."""
+    for index, source in enumerate(sources):
+        if source.on_hub or data.limit is not None:
+            yield Piece(split, source, index)
+        else:
+            for path in source.files:
+                yield from _of_file(Piece(split, Source(source.given, (path,)), index), path)
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The tokens of a text, put together from those of its pieces."""
-
-    ids: list[int]
-    text: str
-    places: list[int]  # the characters with which pieces begin, at least those with added tokens, and the length
-    tokens: list[int]  # the token that begins at each of these characters
-
-    def at(self, place: int) -> int | None:
-        """The token that begins exactly at a character, where that is known; None beside spaces.
-
-        At spaces the library's places may be trimmed: it shall be asked itself, so that all rows are treated alike.
-        """
-        index = bisect_left(self.places, place)
-        beside_space = " " in self.text[max(place - 1, 0) : place + 1]
-        return None if beside_space or self.places[index] != place else self.tokens[index]
-
-    def place(self, token: int) -> int | None:
-        """The character that a token begins with, where that is known."""
-        index = bisect_left(self.tokens, token)
-        return self.places[index] if self.tokens[index] == token else None
+def _of_file(whole: Piece, path: Path) -> Iterator[Piece]:
+    if not is_lines(path) or path.stat().st_size <= PART_BYTES or _is_utf_16(path):
+        yield whole
+        return
+    name = shorten(path)
+    first = next((Record(name, row, values) for row, values in read_jsonl(path, name, FaultLog())), None)
+    for part in parts(path, PART_BYTES):
+        yield replace(whole, part=part, first=first)
 
 
-class _Unstable(Exception):
-    """A piece is cut otherwise where it stands alone."""
+def _is_utf_16(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in UTF_16
 
 
-class _Known(dict[str, tuple[int, ...]]):
-    """The tokens of the pieces that were met."""
-
-    def __init__(self, make: Callable[[str], tuple[int, ...]]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        tokens = self._make(piece)
-        if len(piece) <= LONGEST_PIECE:
-            self[piece] = tokens
-        return tokens
-
-
-class Pieces:
-    """Tokenises texts for one tokenizer."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self._seen = 0
-        self._understood: bool | None = None
-        self._known = _Known(self._alone)
-        self._trusted: set[str] = set()
-        self._untrusted: set[str] = set()
-        self._cuts: list[Any] = []
-        self._added: Any = None
-        self._composes = False
-
-    def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """The tokens of each text, without those that a tokenizer adds at its ends."""
-        self._seen += len(texts)
-        if self._seen > FIRST and self._understood is None:
-            probes = [PROBE.format(mark) for mark in USUAL]
-            self._understood = self._understand() and self._agree(probes) and self._agree(self._sure(texts))
-        if not self._understood:
-            return self.whole(texts)
-        if len(self._known) > MOST_PIECES:
-            self._known.clear()
-        try:
-            return [self._join(text) if self._is_sure(text) else self.whole([text])[0] for text in texts]
-        except _Unstable:
-            self._understood = False
-            return self.whole(texts)
-
-    def whole(self, texts: Sequence[str]) -> list[Tokens]:
-        """The same as the library does it."""
-        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False) if texts else ()
-        return [Whole(encoding, len(text)) for encoding, text in zip(encodings, texts, strict=True)]
-
-    def _understand(self) -> bool:
-        """Whether the tokenizer cuts text in a way that is known here; notes how."""
-        normalizer, first = _described(self._backend.normalizer), _described(self._backend.pre_tokenizer)
-        self._composes = normalizer == {"type": "NFC"}
-        steps = first.get("pretokenizers", [first])
-        patterns = [_pattern(step) for step in steps]
-        known = patterns[: patterns.index(None)] if None in patterns else patterns
-        added = self._backend.get_added_tokens_decoder().values()
-        model = self._backend.model
-        if type(model).__name__ != "BPE" or model.dropout or not (self._composes or not normalizer):
-            return False
-        if any(token.lstrip or token.rstrip or token.single_word for token in added):
-            return False
-        early, late = ([token.content for token in added if token.normalized is flag] for flag in (False, True))
-        if not any(known) or steps[-1]["type"] != "ByteLevel" or any(_overlap(*pair) for pair in product(early, late)):
-            return False
-        if any(step.get("add_prefix_space") for step in steps):
-            return False
-        names = sorted((token.content for token in added), key=len, reverse=True)  # the longest is taken
-        self._added = re.compile(f"({'|'.join(map(re.escape, names))})") if names else None
-        try:
-            self._cuts = [regex.compile(pattern) for pattern in known if pattern]
-        except regex.error:
-            return False
-        return not any(cut.groups for cut in self._cuts)
-
-    def _agree(self, texts: Sequence[str]) -> bool:
-        """Whether both ways give the same tokens."""
-        try:
-            joined = [self._join(text).ids for text in texts]
-        except _Unstable:
-            return False
-        return joined == [tokens.ids for tokens in self.whole(texts)]
-
-    def _sure(self, texts: Sequence[str]) -> list[str]:
-        return [text for text in texts if self._is_sure(text)]
-
-    def _is_sure(self, text: str) -> bool:
-        """Whether a text holds only characters that are cut here as they are in the library."""
-        unusual = set(UNUSUAL.findall(text))
-        if not unusual:
-            return True
-        for mark in unusual - self._trusted - self._untrusted:
-            (self._trusted if self._agree([PROBE.format(mark)]) else self._untrusted).add(mark)
-        return unusual <= self._trusted and (not self._composes or unicodedata.is_normalized("NFC", text))
-
-    def _join(self, text: str) -> Joined:
-        ids: list[int] = []
-        places, tokens, place = [], [], 0
-        for part, is_added in self._parts(text):
-            places.append(place)
-            tokens.append(len(ids))
-            place += len(part)
-            pieces = [part] if is_added else self._cut_plain(part)
-            ids.extend(chain.from_iterable(map(self._known.__getitem__, pieces)))
-        return Joined(ids, text, [*places, len(text)], [*tokens, len(ids)])
-
-    def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
-        """The added tokens of a text and what lies between them."""
-        parts = self._added.split(text) if self._added else [text]
-        return ((part, number % 2 == 1) for number, part in enumerate(parts) if part)
-
-    def _alone(self, piece: str) -> tuple[int, ...]:
-        """The tokens of a piece as the library makes them."""
-        is_added = bool(self._added and self._added.fullmatch(piece))
-        if not is_added and self._cut_plain(piece) != [piece]:
-            raise _Unstable
-        return tuple(self._backend.encode(piece, add_special_tokens=False).ids)
-
-    def _cut_plain(self, text: str) -> list[str]:
-        pieces = [text] if text else []
-        for cut in self._cuts:
-            pieces = [piece for part in pieces for piece in _found(cut, part)]
-        return pieces
-
-
-def _described(part: Any) -> dict[str, Any]:
-    """What a part of the tokenizer is; nothing where there is none."""
-    return dict(json.loads(part.__getstate__())) if part is not None else {}
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether two tokens can share characters of a text; the library then looks for those that it normalises last."""
-    lengths = range(1, min(len(one), len(other)) + 1)
-    touch = any(one.endswith(other[:length]) or other.endswith(one[:length]) for length in lengths)
-    return touch or one in other or other in one
-
-
-def _found(cut: Any, text: str) -> list[str]:
-    """What a pattern finds in a text, and what lies between."""
-    found: list[str] = cut.findall(text)
-    if sum(map(len, found)) == len(text):
-        return found
-    ends = [0, *chain.from_iterable(match.span() for match in cut.finditer(text)), len(text)]
-    return [text[begin:end] for begin, end in pairwise(ends) if begin < end]
-
-
-def _pattern(step: dict[str, Any]) -> str | None:
-    """The pattern by which one step cuts text: "" when it cuts nothing, None when it is not known."""
-    if step.get("type") == "ByteLevel":
-        return BYTE_LEVEL if step["use_regex"] else ""
-    if step.get("type") == "Digits":
-        return DIGITS[step["individual_digits"]]
-    if step.get("type") == "Split" and step["behavior"] == "Isolated" and not step["invert"]:
-        pattern: str | None = step["pattern"].get("Regex")
-        return pattern
-    return None
+def records(
+    piece: Piece, data: RowsConfig, wanted: Collection[str], faults: FaultLog, *, others: bool = False
+) -> Iterator[Record]:
+    """The records of a piece; see `read` about `wanted` and `others`."""
+    if piece.part is None:
+        limit, split, revision = data.limit, data.split, data.revision
+        yield from read(piece.source, faults, wanted=wanted, others=others, limit=limit, split=split, revision=revision)
+        return
+    path = piece.source.files[0]
+    name = shorten(path)
+    for row, values in read_jsonl(path, name, faults, piece.part):
+        yield Record(name, row, values)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,18 @@ from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
 from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
 from finetune.data.leaks import Compared, check_leaks
-from finetune.data.load import check_groups, check_hub, check_used, load
+from finetune.data.load import check_groups, check_hub, check_used
 from finetune.data.order import row_order
+from finetune.data.pieces import pieces
 from finetune.data.prepared import Allowed, PreparedData, SplitFacts, said_allowed
 from finetune.data.read import Source, find_sources
+from finetune.data.reading import Reading, read_part
 from finetune.data.rows import Row, compared, from_json
 from finetune.data.sandbox import TemplateFault
-from finetune.data.shards import Counts, Job, SplitPlan, encode_splits
+from finetune.data.shards import Counts, Job, RowWorker, SplitPlan, encode_splits
 from finetune.data.split import Splitter, duplicates, repeat
-from finetune.data.spool import Indices, Spool, SpoolWriter, add_to_digest
+from finetune.data.spool import Indices, Spool, SpoolWriter
+from finetune.data.workers import Crew, cores
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ __all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "rea
 
 
 MOST_COUNTED = 100_000_000  # rows of one source in an epoch
+LARGE_BYTES = 16_000_000  # of all files, from which on starting processes to read them saves time
+TOKENIZER = "tokenizer"  # the folder in which other processes find it
 
 
 @dataclass(frozen=True)
@@ -94,26 +100,37 @@ def prepare(
     if found is not None:
         return found
     encoder = settings.job.encoder(tokenizer)
-    with prepared.scratch(root) as folder:
-        rows, held_rows = _spooled(folder, settings, train, held)
-        work = _Job(root, folder, rows, held_rows, read_benchmarks(benchmarks), settings, tokenizer, encoder)
+    with prepared.scratch(root) as folder, _crew(settings, folder) as crew:
+        rows, held_rows = _spooled(folder, settings, train, held, crew)
+        exams = read_benchmarks(benchmarks)
+        work = _Job(root, folder, rows, held_rows, exams, settings, tokenizer, encoder, crew)
         result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
         prepared.remember(root, key, work.folder.name)
     return result
 
 
-def _spooled(folder: Path, settings: Settings, train: Sequence[Source], held: Sequence[Source]) -> tuple[Spool, Spool]:
+def _crew(settings: Settings, scratch: Path) -> Crew:
+    """The processes that read and encode, of which none is started before there are many rows."""
+    return Crew(RowWorker(settings.data, settings.shapes, settings.job, scratch / TOKENIZER), cores())
+
+
+def _spooled(
+    folder: Path, settings: Settings, train: Sequence[Source], held: Sequence[Source], crew: Crew
+) -> tuple[Spool, Spool]:
     """The checked rows to train on and those held out, each in a file."""
-    used, seen = set[str](), set[str]()
+    data, shapes = settings.data, settings.shapes
+    is_large = sum(path.stat().st_size for source in (*train, *held) for path in source.files) >= LARGE_BYTES
+    reading = Reading(
+        data, shapes, crew.mapped if is_large else partial(map, partial(read_part, data=data, shapes=shapes))
+    )
     spools = []
     for name, sources in (("train", train), ("held_out", held)):
         writer = SpoolWriter(folder / f"{name}.rows")
-        for row in load(sources, settings.data, settings.shapes, used, seen):
-            writer.add(row)
+        reading.spool(pieces(name, sources, data), writer)
         spools.append(writer.close())
-    check_used(settings.data.columns, used)
-    check_groups(settings.data.group_by, seen)
+    check_used(data.columns, reading.used)
+    check_groups(data.group_by, reading.seen)
     return spools[0], spools[1]
 
 
@@ -183,7 +200,7 @@ def _rows_digest(rows: Spool, indices: Indices) -> str:
     digest = hashlib.sha256()
     for part in rows.parts(indices):
         for row in part:
-            add_to_digest(digest, row)
+            digest.update(f"{row.source}\0{row.json}\0{row.groups}\n".encode())
     return digest.hexdigest()
 
 
@@ -210,6 +227,7 @@ class _Job:
     settings: Settings
     tokenizer: Any
     encoder: Encoder
+    crew: Crew
 
     @property
     def folder(self) -> Path:
@@ -241,8 +259,8 @@ class _Job:
 
     def _encoded(self, *plans: SplitPlan) -> list[Counts]:
         """The splits written, and what became of the rows of each; every fault of theirs is raised at once."""
-        job, scratch = self.settings.job, self.scratch
-        shards = iter(encode_splits(plans, job, self.tokenizer, self.encoder, scratch))
+        tokenizer = self.scratch / TOKENIZER
+        shards = encode_splits(plans, self.settings.job, self.tokenizer, self.encoder, self.crew, tokenizer)
         faults, results = FaultLog(), []
         for plan in plans:
             total = Counts()

@@ -10,13 +10,16 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from finetune.config import DataConfig
 from finetune.data.encode import Encoded, Encoder, Refused, over_length, tokenizer_digest
 from finetune.data.faults import FaultLog
 from finetune.data.load import Loaded
+from finetune.data.pieces import Piece
+from finetune.data.reading import Read, read_part
 from finetune.data.rows import Chat, from_json, to_json, unrolled
 from finetune.data.spool import Indices, Spool
 from finetune.data.store import ShardWriter, shard_name
-from finetune.data.workers import cores, mapped
+from finetune.data.workers import Crew
 from finetune.errors import Fault
 from finetune.log import log
 
@@ -97,14 +100,18 @@ class Task:
 
 
 @dataclass
-class ShardEncoder:
-    """Encodes in another process, which loads the tokenizer from its files once."""
+class RowWorker:
+    """Reads and encodes in another process, which loads the tokenizer from its files when it first encodes."""
 
+    data: DataConfig
+    shapes: tuple[str, ...]
     job: Job
     tokenizer: Path
     encoder: Encoder | None = None
 
-    def __call__(self, task: Task) -> Counts:
+    def __call__(self, task: Piece | Task) -> Read | Counts:
+        if isinstance(task, Piece):
+            return read_part(task, self.data, self.shapes)
         if self.encoder is None:
             from transformers import PreTrainedTokenizerFast
 
@@ -116,18 +123,19 @@ class ShardEncoder:
 
 
 def encode_splits(
-    plans: Sequence[SplitPlan], job: Job, tokenizer: Any, encoder: Encoder, scratch: Path
-) -> list[Counts]:
-    """Write the files of all splits, in several processes where there are many rows; what became of those of each."""
+    plans: Sequence[SplitPlan], job: Job, tokenizer: Any, encoder: Encoder, crew: Crew, folder: Path
+) -> Iterator[Counts]:
+    """Write the files of all splits, in several processes where there are many rows; what became of those of each.
+
+    The crew is of RowWorkers, which look for the tokenizer in `folder`.
+    """
     shards = [(path, plan.spool, part) for plan in plans for path, part in plan.shards()]
-    rows, processes = sum(len(part) for _, _, part in shards), min(cores(), len(shards))
-    folder = scratch / "tokenizer"
+    rows = sum(len(part) for _, _, part in shards)
     if rows >= MANY_ROWS:
         log.info(f"tokenising {rows:,} rows")
-    if processes == 1 or rows < MANY_ROWS or not _loads_alike(tokenizer, folder):
-        return [encode_shard(path, spool, part, encoder, job.on_long) for path, spool, part in shards]
-    tasks = (Task(path, spool.path, part) for path, spool, part in shards)
-    return list(mapped(ShardEncoder(job, folder), tasks, processes))
+    if crew.processes == 1 or len(shards) == 1 or rows < MANY_ROWS or not _loads_alike(tokenizer, folder):
+        return (encode_shard(path, spool, part, encoder, job.on_long) for path, spool, part in shards)
+    return crew.mapped(Task(path, spool.path, part) for path, spool, part in shards)
 
 
 def _loads_alike(tokenizer: Any, folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
 from typing import Any, overload
@@ -16,7 +16,8 @@ from finetune.data.load import Loaded
 
 Indices = NDArray[np.int64]
 
-PIECE_ROWS, PIECE_CHARACTERS = 1000, 4_000_000  # most that is written, or handed out, in one piece
+PIECE_ROWS, PIECE_CHARACTERS = 1000, 4_000_000  # most that is written, or handed out, in one batch
+MARK_BYTES = 32
 
 
 def _schema() -> Any:
@@ -24,50 +25,89 @@ def _schema() -> Any:
 
     texts = [(name, pa.string()) for name in ("json", "shape", "file")]
     counts = [(name, pa.int64()) for name in ("row", "source", "plain")]
-    return pa.schema([*texts, *counts, ("groups", pa.list_(pa.string()))])
+    return pa.schema([*texts, *counts, ("groups", pa.list_(pa.string())), ("mark", pa.binary(MARK_BYTES))])
+
+
+def pack(rows: Iterable[Loaded]) -> bytes:
+    """Some rows as one piece of memory, in which they come from another process."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, _schema()) as writer:
+        for batch in _batches(rows):
+            writer.write_batch(batch)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def _batches(rows: Iterable[Loaded]) -> Iterator[Any]:
+    """The rows as Arrow has them, in batches of bounded size."""
+    pending: list[Loaded] = []
+    characters = 0
+    for row in rows:
+        pending.append(row)
+        characters += len(row.json)
+        if len(pending) == PIECE_ROWS or characters > PIECE_CHARACTERS:
+            yield _batch(pending)
+            pending, characters = [], 0
+    if pending:
+        yield _batch(pending)
+
+
+def _batch(rows: Sequence[Loaded]) -> Any:
+    import pyarrow as pa
+
+    texts = [arrow.texts([getattr(row, name) for row in rows]) for name in ("json", "shape", "file")]
+    counts = [np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in ("row", "source", "plain")]
+    groups = arrow.lists(
+        arrow.texts([group for row in rows for group in row.groups]), [len(row.groups) for row in rows]
+    )
+    marks = arrow.fixed(b"".join(hashlib.sha256(row.json.encode()).digest() for row in rows), MARK_BYTES)
+    return pa.record_batch([*texts, *map(arrow.numbers, counts), groups, marks], schema=_schema())
 
 
 class SpoolWriter:
-    """Takes rows one after the other and writes them to a file."""
+    """Takes rows in their order and writes them to a file."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
 
-        self._pa, self._path, self._schema = pa, path, _schema()
+        self._pa, self._path = pa, path
         self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, self._schema)
-        self._pending: list[Loaded] = []
-        self._characters = 0
-        self._digest = hashlib.sha256()
+        self._writer = pa.ipc.new_file(self._sink, _schema())
+        self._texts, self._places = hashlib.sha256(), hashlib.sha256()
         self._shapes: set[str] = set()
         self._needs_template = False
+        self.rows = 0
 
-    def add(self, row: Loaded) -> None:
-        """Take the next row."""
-        add_to_digest(self._digest, row)
-        self._shapes.add(row.shape)
-        self._needs_template |= row.shape == "chat" and not row.plain
-        self._pending.append(row)
-        self._characters += len(row.json)
-        if len(self._pending) == PIECE_ROWS or self._characters > PIECE_CHARACTERS:
-            self._write()
+    def extend(self, rows: Iterable[Loaded]) -> None:
+        """Take the rows that follow."""
+        for batch in _batches(rows):
+            self._write(batch)
 
-    def _write(self) -> None:
-        rows = self._pending
-        texts = [arrow.texts([getattr(row, name) for row in rows]) for name in ("json", "shape", "file")]
-        counts = [np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in ("row", "source", "plain")]
-        groups = arrow.texts([group for row in rows for group in row.groups])
-        columns = [*texts, *map(arrow.numbers, counts), arrow.lists(groups, [len(row.groups) for row in rows])]
-        self._writer.write_batch(self._pa.record_batch(columns, schema=self._schema))
-        self._pending, self._characters = [], 0
+    def extend_packed(self, packed: bytes) -> None:
+        """Take the rows that follow, as `pack` gave them."""
+        for batch in self._pa.ipc.open_stream(self._pa.py_buffer(packed)):
+            self._write(batch)
+
+    def _write(self, batch: Any) -> None:
+        self._writer.write_batch(batch)
+        self.rows += len(batch)
+        shapes, plain, sources, groups = (
+            batch.column(name).to_pylist() for name in ("shape", "plain", "source", "groups")
+        )
+        self._shapes.update(shapes)
+        self._needs_template |= ("chat", 0) in zip(shapes, plain, strict=True)
+        # Two hashes, neither of which depends on where one batch ends and the next begins.
+        self._texts.update(_marks(batch))
+        self._places.update("".join(f"{pair}\n" for pair in zip(sources, groups, strict=True)).encode())
 
     def close(self) -> Spool:
         """Finish the file; what was written can be read from then on."""
-        if self._pending:
-            self._write()
         self._writer.close()
         self._sink.close()
-        return Spool(self._path, self._digest.hexdigest(), frozenset(self._shapes), self._needs_template)
+        digest = hashlib.sha256(self._texts.digest() + self._places.digest()).hexdigest()
+        return Spool(self._path, digest, frozenset(self._shapes), self._needs_template)
 
 
 class Spool(Sequence[Loaded]):
@@ -128,6 +168,11 @@ class Spool(Sequence[Loaded]):
         parts = [piece.column(name).to_numpy(zero_copy_only=False) for piece in self._pieces]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    def marks(self) -> NDArray[np.uint64]:
+        """A hash of the canonical JSON of each row."""
+        parts = [np.frombuffer(_marks(piece), dtype=np.uint64)[:: MARK_BYTES // 8] for piece in self._pieces]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+
     def texts(self, of: Callable[[str], str] = str, places: Indices | None = None) -> Texts:
         """A text of each row, or of those at some places, made of its canonical JSON when it is asked for."""
         return Texts(self, of, np.arange(len(self)) if places is None else places)
@@ -155,11 +200,13 @@ class Texts(Sequence[str]):
         return (self._of(row.json) for part in self._spool.parts(self._places) for row in part)
 
 
-def add_to_digest(digest: Any, row: Loaded) -> None:
-    """Let a row count in the hash of rows."""
-    digest.update(f"{row.source}\0{row.json}\0{row.groups}\n".encode())
-
-
-def _rows(piece: Any) -> Iterator[Loaded]:
-    *columns, plain, groups = (piece.column(name).to_pylist() for name in piece.schema.names)
+def _rows(batch: Any) -> Iterator[Loaded]:
+    columns = (batch.column(name).to_pylist() for name in ("json", "shape", "file", "row", "source"))
+    plain, groups = (batch.column(name).to_pylist() for name in ("plain", "groups"))
     return starmap(Loaded, zip(*columns, map(bool, plain), map(tuple, groups), strict=True))
+
+
+def _marks(batch: Any) -> memoryview:
+    """The hashes of the rows of a batch, one after the other."""
+    marks = batch.column("mark")
+    return memoryview(marks.buffers()[1])[marks.offset * MARK_BYTES : (marks.offset + len(marks)) * MARK_BYTES]

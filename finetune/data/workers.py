@@ -67,17 +67,8 @@ def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes:
     The function is sent to each process once, and what it keeps between tasks stays there. It must be importable by
     name, because other processes are started afresh: a fork of a process with threads may hang.
     """
-    tasks = iter(tasks)
-    ahead = list(islice(tasks, 2))
-    waiting = chain(ahead, tasks)
-    if processes == 1 or len(ahead) < 2:
-        yield from map(function, waiting)
-        return
-    crew = _Crew(function, processes)
-    try:
-        yield from crew.results(waiting)
-    finally:
-        crew.end()
+    with Crew(function, processes) as crew:
+        yield from crew.mapped(tasks)
 
 
 @dataclass
@@ -90,23 +81,34 @@ class _Worker:
 
 
 @dataclass
-class _Crew:
-    """The processes that work on the tasks of one call."""
+class Crew:
+    """Processes that are started when there is work for them, and end with the block; see `mapped`."""
 
     function: Callable[[Any], Any]
     processes: int
     workers: list[_Worker] = field(default_factory=list)
 
-    def results(self, tasks: Iterator[Any]) -> Iterator[Any]:
-        """The results in the order of the tasks."""
-        self._start()
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def mapped(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """The function's result for each task, in their order. Take all of one call before the next."""
+        tasks = iter(tasks)
+        ahead = list(islice(tasks, 2))
+        waiting = chain(ahead, tasks)
+        if self.processes == 1 or len(ahead) < 2:
+            return map(self.function, waiting)
+        return self._results(waiting)
+
+    def _results(self, tasks: Iterator[Any]) -> Iterator[Any]:
         done: dict[int, Any] = {}
         given = told = 0
         more = True
         while more or told < given:
-            for worker in self.workers:
-                if worker.busy or not more or given - told >= AHEAD * self.processes:
-                    continue
+            while more and given - told < AHEAD * self.processes and (worker := self._idle()) is not None:
                 try:
                     task = next(tasks)
                 except StopIteration:
@@ -119,20 +121,25 @@ class _Crew:
                 yield done.pop(told)
                 told += 1
 
-    def _start(self) -> None:
+    def _idle(self) -> _Worker | None:
+        """A process that has nothing to do; started if there may be one more."""
+        idle = next((worker for worker in self.workers if not worker.busy), None)
+        return idle or (self._start() if len(self.workers) < self.processes else None)
+
+    def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         resource_tracker.ensure_running()  # it unblocks the signal when it starts
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.function), daemon=True)
         # What is blocked here is blocked in a new process from its first instruction on.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for _ in range(self.processes):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, self.function), daemon=True)
-                process.start()
-                theirs.close()
-                self.workers.append(_Worker(process, ours))
+            process.start()
+            self.workers.append(_Worker(process, ours))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        return self.workers[-1]
 
     def _give(self, worker: _Worker, number: int, task: Any) -> None:
         try:

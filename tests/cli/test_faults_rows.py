@@ -74,7 +74,7 @@ CASES = [
     all_rows(44, "numbers", "t.jsonl:1 prompt: must be text, got a number; put it in quotes", {"prompt": 1, "completion": 2}),
     all_rows(45, "preference pairs", "t.jsonl:1: the rows are preference pairs (chosen, rejected), which this method does not learn from; use another file or method", {"prompt": "x", "chosen": "a", "rejected": "a"}),
     all_rows(45, "votes", "t.jsonl:1: the rows are votes (label), which this method does not learn from; use another file or method", {"prompt": "x", "completion": "a", "label": True}),
-    row(49, "too long", ": 3,006 tokens, over data.max_length=2,048; raise it, or set data.on_long=truncate or data.on_long=drop", chat(USER, ("assistant", LONG))),
+    row(49, "too long", ": 3,006 tokens, over data.max_length=2,048; set data.on_long=truncate or data.on_long=drop, or raise it where the model's context allows", chat(USER, ("assistant", LONG))),
     row(50, "answer beyond the cut", ": 3007 tokens, and all that is learned lies beyond data.max_length=2048; raise data.max_length, or set data.on_long=drop", chat(("user", LONG), ANSWER), "data.on_long=truncate"),
     Refused(50, "all dropped", "t.jsonl: all 20 rows of the split train are over data.max_length and were dropped; raise data.max_length", (*GIVEN, "data.eval_share=0", "data.max_length=3", "data.on_long=drop"), {"t.jsonl": lines(GOOD)}),
     Refused(48, "trained on and held out", "e.jsonl:1: this held-out row is trained on too, at t.jsonl:4; delete it in one of them", (*GIVEN, "data.eval=e.jsonl"), {"t.jsonl": lines(GOOD), "e.jsonl": lines(GOOD[3:5])}),

@@ -16,11 +16,11 @@ from finetune.data.examine.copies import note_copies, note_leaks
 from finetune.data.examine.gathered import Gathered
 from finetune.data.examine.notes import Notes
 from finetune.data.examine.page import page
-from finetune.data.examine.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
 from finetune.data.examine.result import Result, as_json, conclude, lines
 from finetune.data.examine.settings import IDLE, MOST_ROWS, CheckSettings, check_settings
 from finetune.data.examine.whole import look_at_all, note_trained
 from finetune.data.load import check_columns, check_hub
+from finetune.data.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
 from finetune.data.read import Source, find_sources, shorten
 from finetune.errors import UserError
 from finetune.failures import explained

@@ -14,7 +14,6 @@ from finetune.data.convert import Converter
 from finetune.data.examine.answers import answer_hits, ends_well, is_json
 from finetune.data.examine.languages import language
 from finetune.data.examine.notes import Notes, Sample
-from finetune.data.examine.pieces import HELD_OUT, Piece, records
 from finetune.data.examine.private import masked, private_hits
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.examine.sums import LONGEST_LABEL, MOST_WORDS_OF_LABEL, ROW, Run, Sums, hashes
@@ -24,6 +23,7 @@ from finetune.data.examine.tools import tool_findings
 from finetune.data.examine.turns import turn_findings
 from finetune.data.examine.view import Hit, View, view
 from finetune.data.likeness.words import count_words
+from finetune.data.pieces import HELD_OUT, Piece, records
 from finetune.data.read import Record
 from finetune.data.rows import SHAPES, Chat, Row, compared
 from finetune.errors import Fault, UserError, printable

@@ -10,10 +10,10 @@ from itertools import tee
 from finetune.data import workers
 from finetune.data.examine.examine import Look, Looked
 from finetune.data.examine.notes import Notes
-from finetune.data.examine.pieces import TRAIN, Piece
 from finetune.data.examine.settings import MOST_ROWS, CheckSettings
 from finetune.data.examine.sums import Sums
 from finetune.data.load import check_used
+from finetune.data.pieces import TRAIN, Piece
 from finetune.data.read import note_empty, shorten
 from finetune.data.shelf import Shelf
 from finetune.errors import Fault, UserError

@@ -13,7 +13,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from finetune.config import DataConfig
+from finetune.data import prepare as prepare_module
 from finetune.data.prepare import PreparedData, prepare
+from finetune.data.workers import Crew
 
 TEMPLATES = Path(__file__).parents[2] / "fixtures" / "templates"
 
@@ -104,3 +106,18 @@ def run_prepare(tmp_path: Path, family: Callable[[str], Any]) -> Callable[..., P
         )
 
     return run
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Two cores may be used; gives how many processes each preparation started."""
+    started: list[int] = []
+
+    class Counted(Crew):
+        def end(self) -> None:
+            started.append(len(self.workers))
+            super().end()
+
+    monkeypatch.setattr(prepare_module, "cores", lambda: 2)
+    monkeypatch.setattr(prepare_module, "Crew", Counted)
+    return started

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from refusals import GOOD, Run, chat, lines, write_files
 
-from finetune.data.examine import command, pieces
+from finetune.data import pieces
+from finetune.data.examine import command
 from finetune.data.examine.command import check
 from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.result import Result, as_json

@@ -65,7 +65,7 @@ def test_second_run_finds_the_rows_without_reading_them(
     def fail(*_: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(prepare_module, "load", fail)
+    monkeypatch.setattr(prepare_module, "pieces", fail)
     assert run_prepare(path) == first
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import pytest
 from rows import question
 
+from finetune.data import prepare as prepare_module
 from finetune.data import shards
 from finetune.data.prepare import PreparedData, lengths, open_rows, read_rows
 from finetune.errors import UserError
@@ -30,45 +31,29 @@ def contents(prepared: PreparedData) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.arrow")}
 
 
-@pytest.fixture
-def two_cores(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Two processes encode; gives how many did whenever some were started."""
-    started: list[int] = []
-    mapped = shards.mapped
-
-    def counted(function: shards.ShardEncoder, tasks: Iterable[shards.Task], processes: int) -> Iterator[shards.Counts]:
-        started.append(processes)
-        return mapped(function, tasks, processes)
-
-    monkeypatch.setattr(shards, "cores", lambda: 2)
-    monkeypatch.setattr(shards, "mapped", counted)
-    return started
-
-
 @pytest.mark.usefixtures("small_shards")
 def test_two_processes_write_the_same_bytes_as_one(
-    write_rows: Callable[..., str], run_prepare: Run, monkeypatch: pytest.MonkeyPatch, two_cores: list[int]
+    write_rows: Callable[..., str], run_prepare: Run, monkeypatch: pytest.MonkeyPatch, processes: list[int]
 ) -> None:
     path = write_rows([question(number, f"Answer {number}" * (number % 5 + 1)) for number in range(64)])
     together = run_prepare(path, eval_share=0.3)
-    assert two_cores == [2]
     two = contents(together)
     shutil.rmtree(Path(together.folder).parent)
-    monkeypatch.setattr(shards, "cores", lambda: 1)
+    monkeypatch.setattr(prepare_module, "cores", lambda: 1)
     assert run_prepare(path, eval_share=0.3) == together
-    assert two_cores == [2]
+    assert processes == [2, 0]
     assert contents(together) == two and len(two) > 6
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_faults_that_processes_find_come_in_order_and_are_all_counted(
-    write_rows: Callable[..., str], run_prepare: Run, tmp_path: Path, two_cores: list[int]
+    write_rows: Callable[..., str], run_prepare: Run, tmp_path: Path, processes: list[int]
 ) -> None:
     path = write_rows([question(number, "Oslo " * 100) for number in range(41)])
     with pytest.raises(UserError) as caught:
         run_prepare(path, max_length=80, eval_share=0)
     assert [fault.where for fault in caught.value.faults] == [f"{path}:{number}" for number in range(1, 21)]
-    assert caught.value.total == 41 and two_cores == [2]
+    assert caught.value.total == 41 and processes == [2]
     assert not (tmp_path / "cache").exists()
 
 

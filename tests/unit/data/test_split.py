@@ -138,8 +138,7 @@ def spooled(path: Path, *counts: int) -> Spool:
     """So many rows of each source."""
     writer = SpoolWriter(path)
     for source, count in enumerate(counts):
-        for number in range(count):
-            writer.add(Loaded(f"{source}-{number}", "text", "a.jsonl", number + 1, source))
+        writer.extend(Loaded(f"{source}-{number}", "text", "a.jsonl", number + 1, source) for number in range(count))
     return writer.close()
 
 

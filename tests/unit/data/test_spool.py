@@ -26,8 +26,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
 
 def write(path: Path, rows: list[Loaded]) -> Spool:
     writer = SpoolWriter(path)
-    for row in rows:
-        writer.add(row)
+    writer.extend(rows)
     return writer.close()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from finetune.data import pieces as pieces_module
-from finetune.data.pieces import Joined, Pieces, Whole
+from finetune.data import tokens as tokens_module
+from finetune.data.tokens import Joined, Pieces, Whole
 from finetune.tiny import PATH
 
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -23,7 +23,7 @@ ALPHABET = (
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces are used from the first text on."""
-    monkeypatch.setattr(pieces_module, "FIRST", 0)
+    monkeypatch.setattr(tokens_module, "FIRST", 0)
 
 
 def backend(pre: Any, normalizer: Any = None, **token: bool) -> Tokenizer:
@@ -42,11 +42,33 @@ def split(pattern: str, **more: Any) -> Any:
     return pre_tokenizers.Sequence(parts)
 
 
+LLAMA = QWEN.replace(r"\p{N}|", r"\p{N}{1,3}|")
+CASED = (  # how the o200k family cuts: by upper and lower case and by marks
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def smollm() -> Tokenizer:
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return backend(pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]))
+
+
+def with_words_added() -> Tokenizer:
+    made = backend(split(LLAMA))
+    made.add_tokens(["Oslo", AddedToken("\n\n\n", normalized=False), "\u4e2d\u6587"])
+    return made
+
+
 UNDERSTOOD: dict[str, Callable[[], Tokenizer]] = {
     "tiny": lambda: Tokenizer.from_file(str(PATH / "tokenizer.json")),
     "gpt2": lambda: backend(pre_tokenizers.ByteLevel(add_prefix_space=False)),
     "qwen": lambda: backend(split(QWEN), normalizers.NFC()),
-    "digits in threes": lambda: backend(split(QWEN.replace(r"\p{N}|", r"\p{N}{1,3}|"))),
+    "llama 3": lambda: backend(split(LLAMA)),
+    "smollm": smollm,
+    "o200k": lambda: backend(split(CASED)),
+    "words are added tokens": with_words_added,
     "words alone": lambda: backend(split(r"\p{L}+")),
 }
 LEFT_ALONE: dict[str, Callable[[], Tokenizer]] = {
@@ -56,6 +78,8 @@ LEFT_ALONE: dict[str, Callable[[], Tokenizer]] = {
     "what is found is what parts": lambda: backend(split(r"\s+", invert=True)),
     "metaspace": lambda: backend(pre_tokenizers.Metaspace()),
     "nothing is cut": lambda: Tokenizer(models.BPE()),
+    "sets of sets": lambda: backend(split(r"[[a-z]&&[^q]]+")),
+    "scripts": lambda: backend(split(r"\p{Greek}+|[^\p{Greek}]+")),
     "a piece that depends on what follows": lambda: backend(split(r"ab(?=c)|a|b|[^ab]+")),
 }
 
@@ -73,6 +97,30 @@ def test_same_tokens_as_the_library(name: str) -> None:
     pieces.encode(["first"])
     some = texts(1)
     made = [tokens for begin in range(0, len(some), 7) for tokens in pieces.encode(some[begin : begin + 7])]
+    assert [tokens.ids for tokens in made] == [tokenizer.encode(text, add_special_tokens=False).ids for text in some]
+    assert sum(isinstance(tokens, Joined) for tokens in made) > 20
+
+
+def any_unicode(seed: int, count: int = 300) -> list[str]:
+    """Random texts of any characters there are, of one script mostly, with words, added tokens and spaces between."""
+    dice = random.Random(seed)
+    known = ["the ", "Oslo", " 1234", "\n\n\n", "<|end|>", "'ll", "'S", " \t", "\r\n", ". ", "e\u0301", "\u4e2d\u6587"]
+    made = []
+    for _ in range(count):
+        begin = dice.choice((0, 0x80, 0x370, 0x600, 0x900, 0x1100, 0x2000, 0x3000, 0xAC00, 0xFE00, 0x1D400, 0x1F300))
+        near = [chr(begin + dice.randrange(256)) for _ in range(12)]
+        far = [chr(code) for _ in range(4) if not 0xD800 <= (code := dice.randrange(1, 0x110000)) < 0xE000]
+        made.append("".join(dice.choices([*known, *near, *far], k=dice.randint(1, 30))))
+    return made
+
+
+@pytest.mark.parametrize("name", UNDERSTOOD)
+def test_same_tokens_as_the_library_for_any_unicode(name: str) -> None:
+    tokenizer = UNDERSTOOD[name]()
+    pieces = Pieces(tokenizer)
+    pieces.encode(["first"])
+    some = any_unicode(5)
+    made = pieces.encode(some)
     assert [tokens.ids for tokens in made] == [tokenizer.encode(text, add_special_tokens=False).ids for text in some]
     assert sum(isinstance(tokens, Joined) for tokens in made) > 20
 
@@ -104,6 +152,17 @@ def test_what_is_not_understood_is_left_to_the_library(name: str) -> None:
     assert isinstance(made[-1], Whole)
 
 
+@pytest.mark.parametrize("mark", ["\x1c", "\x1f", "\x85", "\xa0", "\u180e", "\u200b", "\u2028", "\u3000"])
+def test_spaces_are_those_of_the_library_and_not_those_of_python(mark: str) -> None:
+    for name, make in UNDERSTOOD.items():
+        tokenizer = make()
+        pieces = Pieces(tokenizer)
+        pieces.encode(["first"])
+        for text in (f"a\n\n{mark}b", f"a  {mark}b", f"{mark}{mark}a{mark}\n\n"):
+            (made,) = pieces.encode([text])
+            assert made.ids == tokenizer.encode(text, add_special_tokens=False).ids, (name, text)
+
+
 def test_a_character_that_is_cut_otherwise_sends_its_text_to_the_library() -> None:
     tokenizer = backend(split(QWEN), normalizers.NFC())
     pieces = Pieces(tokenizer)
@@ -113,14 +172,14 @@ def test_a_character_that_is_cut_otherwise_sends_its_text_to_the_library() -> No
 
 
 def test_memory_of_pieces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces_module, "MOST_PIECES", 300)
+    monkeypatch.setattr(tokens_module, "MOST_PIECES", 300)
     tokenizer = UNDERSTOOD["tiny"]()
     pieces = Pieces(tokenizer)
     some = [f"word{chr(97 + n % 26)}{chr(97 + n // 26 % 26)} {'long' * 40}{n}" for n in range(600)]
     for text in some:
         assert pieces.encode([text])[0].ids == tokenizer.encode(text, add_special_tokens=False).ids
     assert len(pieces._known) < 400
-    assert max(map(len, pieces._known)) <= pieces_module.LONGEST_PIECE
+    assert max(map(len, pieces._known)) <= tokens_module.LONGEST_PIECE
 
 
 def test_rows_are_labelled_alike_in_both_ways(family: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +196,6 @@ def test_rows_are_labelled_alike_in_both_ways(family: Callable[[str], Any], monk
         rows.append(Chat(tuple({"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said))))
     for name in FAMILIES:
         quick = Encoder(family(name)).encode(rows)
-        monkeypatch.setattr(pieces_module, "FIRST", 10**9)
+        monkeypatch.setattr(tokens_module, "FIRST", 10**9)
         assert quick == Encoder(family(name)).encode(rows), name
-        monkeypatch.setattr(pieces_module, "FIRST", 0)
+        monkeypatch.setattr(tokens_module, "FIRST", 0)

@@ -38,7 +38,7 @@ def measure(rows: int, prepared: int) -> dict[str, Any]:
     return {
         "check": run("data_check.py", "--rows", str(rows), "--processes", str(cores)),
         "similar": run("data_similar.py", "--rows", str(rows), "--processes", str(cores)),
-        "prepare": run("data_prepare.py", "--rows", str(prepared)),
+        "prepare": run("data_prepare.py", "--rows", str(prepared), "--repeats", "3"),
         "machine": f"{cores} cores, {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }

@@ -42,9 +42,7 @@ def train(plan: RunPlan) -> None:
     method = METHODS[config.method.option]
     with passed_on(config.method.trl):
         arguments = method.build_args(plan)
-    if arguments.world_size != plan.batch.processes:
-        what = f"{plan.batch.processes} processes were planned, but {arguments.world_size} train together"
-        raise RunFailed(f"{what}; start the run with `{plan.command}`")
+    refuse_other_processes(plan, arguments.world_size)
     tokenizer = load_tokenizer(plan.model, config.model.chat_template, tuple(config.tuning.new_tokens))
     tuned = weights.load(plan, tokenizer)
     frozen = weights.load_frozen(plan, tokenizer)
@@ -80,6 +78,13 @@ def train(plan: RunPlan) -> None:
     saved = weights.save(plan, trainer, tokenizer)
     if rank() == 0:
         leave_outcome(plan, saved, resume_step, trainer.state.global_step, seconds)
+
+
+def refuse_other_processes(plan: RunPlan, together: int) -> None:
+    """Fail where processes that should train together would each train a copy, or with others."""
+    if together != plan.batch.processes:
+        what = f"{plan.batch.processes} processes were planned, but {together} train together"
+        raise RunFailed(f"{what}; start the run with `{plan.command}`")
 
 
 def leave_outcome(plan: RunPlan, saved: Path | None, resume_step: int, steps: int, seconds: float) -> None:

@@ -6,6 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+# Words that differ in every letter that counts, to make texts of.
+WORDS = (
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "ocean",
+    "pearl",
+    "quartz",
+)
 NAMES = ("Ada", "Ben", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jun")
 THINGS = ("lamp", "chair", "kettle", "radio", "coat", "clock", "ladder", "basket")
 

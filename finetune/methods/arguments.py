@@ -58,6 +58,14 @@ OWNED_BY_ALL: dict[str, str] = {
     "ignore_data_skip": "resume",
     "accelerator_config": "launch",
     "logging_nan_inf_filter": "training.log_every",
+    "do_train": "method",
+    "do_eval": "data.eval",
+    "do_predict": "evaluate",
+    "project": "tracking",
+    "trackio_space_id": "tracking",
+    "trackio_static_space_id": "tracking",
+    "save_on_each_node": "output_dir",
+    "dataloader_drop_last": "training.batch_size",
 }
 
 

@@ -9,33 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import write_rows
+from rows import WORDS, write_rows
 
 Run = Callable[..., tuple[int, str, str]]
-
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "ledge",
-    "marsh",
-    "north",
-    "ocean",
-    "pearl",
-]
 
 
 def prose(seed: int, count: int = 10) -> str:
     rng = random.Random(seed)
-    return " ".join(f"{rng.choice(WORDS)}{rng.randrange(100)}" for _ in range(count))
+    return " ".join(f"{rng.choice(WORDS[:16])}{rng.randrange(100)}" for _ in range(count))
 
 
 def talk(question: str, answer: str, **more: Any) -> dict[str, Any]:

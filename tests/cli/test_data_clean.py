@@ -12,30 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rows import write_rows
+from rows import WORDS, write_rows
 
 Run = Callable[..., tuple[int, str, str]]
 
 SECRET = "ghp_" + "a1B2" * 9
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "ledge",
-    "marsh",
-    "north",
-    "ocean",
-    "pearl",
-    "quartz",
-]
 
 
 def talk(question: str, answer: str, **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import write_rows
+from rows import WORDS, write_rows
 
 from finetune.data.likeness.similar import near_between
 from finetune.data.rows import Chat, compared
@@ -17,25 +17,6 @@ from finetune.data.rows import Chat, compared
 Run = Callable[..., tuple[int, str, str]]
 
 FILES = ("train.jsonl", "heldout.jsonl", "left_out.jsonl", "split.json")
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "ledge",
-    "marsh",
-    "north",
-    "ocean",
-    "pearl",
-    "quartz",
-]
 
 
 def prose(rng: random.Random, count: int) -> str:

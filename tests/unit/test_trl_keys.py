@@ -26,6 +26,16 @@ def test_what_we_own_exists_in_trl(method: str) -> None:
     assert set(METHODS[method].OWNED) - former <= set(trl_arguments(method))
 
 
+IDLE = ("do_train", "do_eval", "do_predict", "project", "trackio_space_id", "save_on_each_node", "dataloader_drop_last")
+
+
+@pytest.mark.parametrize("key", IDLE)
+@pytest.mark.parametrize("method", METHODS)
+def test_what_would_have_no_effect_is_refused_with_our_key(method: str, key: str) -> None:
+    (fault,) = check_trl(method, key, True, f"method.trl.{key}")
+    assert METHODS[method].OWNED[key] in f"{fault.what} {fault.mend}"
+
+
 def test_reading_the_names_imports_neither_trl_nor_torch() -> None:
     code = (
         "import sys; from finetune.settings.trl_keys import trl_arguments; assert len(trl_arguments('sft')) > 100; "

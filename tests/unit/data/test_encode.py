@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune.data.encode import MASKED, Encoded, Encoder, Refused
 from finetune.data.rows import Chat, Text, unrolled
+from finetune.tiny import PATH as TINY
 
 GetFamily = Callable[[str], Any]
 
@@ -572,3 +573,13 @@ def test_stop_ids_that_the_model_declares_are_kept(family: GetFamily) -> None:
     result = encoder.encode([TWO])[0]
     assert isinstance(result, Encoded)
     assert learned(tokenizer, result) == EXPECTED["phi3"][1]
+
+
+def test_a_row_whose_only_token_is_its_first_is_refused() -> None:
+    """The first token is predicted from nothing, so such a row teaches nothing."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(TINY)
+    tokenizer.eos_token = None
+    (result,) = Encoder(tokenizer).encode([Text("a")])
+    assert isinstance(result, Refused) and result.kind == "nothing"
+    (longer,) = Encoder(tokenizer).encode([Text("a b")])
+    assert isinstance(longer, Encoded)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rows import question
+from rows import WORDS, question
 
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN
 from finetune.data.load import Loaded
@@ -23,30 +23,11 @@ from finetune.errors import UserError
 
 Run = Callable[..., PreparedData]
 
-NAMES = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "ledge",
-    "marsh",
-    "north",
-    "ocean",
-    "pearl",
-]
-
 
 def chat(number: int, question: str = "", answer: str = "") -> Chat:
     """A conversation that is like no other number's."""
     rng = random.Random(number)
-    asked, given = (" ".join(f"{rng.choice(NAMES)}{rng.randrange(10**6)}" for _ in range(12)) for _ in range(2))
+    asked, given = (" ".join(f"{rng.choice(WORDS[:16])}{rng.randrange(10**6)}" for _ in range(12)) for _ in range(2))
     turns = {"user": question or asked, "assistant": answer or given}
     return Chat(tuple({"role": role, "content": content} for role, content in turns.items()))
 

@@ -29,12 +29,20 @@ LEARN = ("assistant", "last", "all")
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row as tokens; labels are the ids where they are learned, else -100."""
+    """One row as tokens, and which of them are learned."""
 
     input_ids: list[int]
-    labels: list[int]
+    learned: tuple[Span, ...]
     length: int  # before it was cut
     unlearned_reasoning: int = 0  # turns whose reasoning the template leaves out
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids where they are learned, else -100."""
+        labels = [MASKED] * len(self.input_ids)
+        for begin, end in self.learned:
+            labels[begin:end] = self.input_ids[begin:end]
+        return labels
 
     @property
     def truncated(self) -> bool:
@@ -169,10 +177,8 @@ class Encoder:
                 return Refused("nothing", "nothing in it is learned", "delete the row", length)
             what = f"{length} tokens, and all that is learned lies beyond data.max_length={most}"
             return Refused("long", what, "raise data.max_length, or set data.on_long=drop", length)
-        labels = [MASKED] * length
-        for begin, end in learned:
-            labels[begin:end] = ids[begin:end]
-        return Encoded(ids[:most], labels[:most], length, unlearned)
+        kept = tuple((begin, min(end, most)) for begin, end in learned if begin < most)
+        return Encoded(ids if most == length else ids[:most], kept, length, unlearned)
 
     def _bare_tokens(self, item: Rendered, tokens: Tokens) -> tuple[list[int], list[Span]]:
         """Plain text: the tokenizer's own beginning, the text, and the end token."""

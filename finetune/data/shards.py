@@ -156,7 +156,7 @@ def encode_shard(path: Path, spool: Spool, indices: Indices, encoder: Encoder, o
         kept = []
         for row, item, text in shard.results(part):
             if taken := shard.take(row, item):
-                kept.append((taken.input_ids, taken.labels, text))
+                kept.append((taken.input_ids, taken.learned, text))
                 mixture[row.source][0] += 1
                 mixture[row.source][1] += len(taken.input_ids)
         writer.write(kept)

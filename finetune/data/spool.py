@@ -165,7 +165,7 @@ class Spool(Sequence[Loaded]):
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of numbers, of all rows."""
-        parts = [piece.column(name).to_numpy(zero_copy_only=False) for piece in self._pieces]
+        parts = [arrow.values(piece.column(name)) for piece in self._pieces]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
     def marks(self) -> NDArray[np.uint64]:

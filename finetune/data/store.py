@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data import arrow
+from finetune.data.encode import MASKED
 from finetune.data.rows import Row, from_json
 
 if TYPE_CHECKING:
@@ -32,28 +33,28 @@ class ShardWriter:
         self._writer = pa.ipc.new_stream(self._sink, self._schema)
         self.rows = self.tokens = self.supervised = self.longest = 0
 
-    def write(self, rows: Sequence[tuple[list[int], list[int], str]]) -> None:
-        """Add rows: ids, labels, canonical JSON."""
+    def write(self, rows: Sequence[tuple[list[int], Sequence[tuple[int, int]], str]]) -> None:
+        """Add rows: ids, spans of them that are learned, canonical JSON."""
         if not rows:
             return
         sizes = [len(ids) for ids, _, _ in rows]
-        ids, labels = _joined([row[0] for row in rows]), _joined([row[1] for row in rows])
+        ids = np.fromiter(chain.from_iterable(ids for ids, _, _ in rows), dtype=np.int32)
+        labels = np.full_like(ids, MASKED)
+        for place, (_, learned, _) in zip(accumulate(sizes, initial=0), rows, strict=False):
+            for begin, end in learned:
+                labels[place + begin : place + end] = ids[place + begin : place + end]
         lists = [arrow.lists(arrow.numbers(values), sizes) for values in (ids, labels)]
         lengths, texts = arrow.numbers(np.array(sizes, dtype=np.int32)), arrow.texts([text for _, _, text in rows])
         self._writer.write_batch(self._pa.record_batch([*lists, lengths, texts], schema=self._schema))
         self.rows += len(rows)
         self.tokens += len(ids)
         self.longest = max(self.longest, *sizes)
-        self.supervised += int((labels != -100).sum())
+        self.supervised += int((labels != MASKED).sum())
 
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
         self._sink.close()
-
-
-def _joined(lists: Sequence[list[int]]) -> NDArray[np.int32]:
-    return np.fromiter(chain.from_iterable(lists), dtype=np.int32)
 
 
 def shard_name(number: int, count: int) -> str:
@@ -103,7 +104,7 @@ def _batches(path: str) -> Iterator[Any]:
 
 def lengths(path: str) -> NDArray[np.int32]:
     """The number of tokens of every row of a split."""
-    parts = [batch.column("length").to_numpy() for batch in _batches(path)]
+    parts = [arrow.values(batch.column("length")) for batch in _batches(path)]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finetune.data import arrow
 from finetune.data import spool as spool_module
 from finetune.data.load import Loaded
 from finetune.data.spool import Spool, SpoolWriter
@@ -45,6 +46,17 @@ def test_rows_at_any_places_come_in_their_order_and_in_parts(rows: Spool) -> Non
     assert [row for part in parts for row in part] == [ROWS[place] for place in places]
     assert [len(part) for part in parts] == [10, 10, 10, 3]
     assert list(rows.parts(np.arange(0))) == []
+
+
+def test_columns_of_numbers_are_of_all_pieces_in_order(rows: Spool) -> None:
+    assert rows.column("row").tolist() == [row.row for row in ROWS]
+    assert rows.column("source").tolist() == [row.source for row in ROWS]
+
+
+def test_values_of_a_slice_are_its_own() -> None:
+    every = arrow.numbers(np.arange(9, dtype=np.int64))
+    assert arrow.values(every.slice(4, 3)).tolist() == [4, 5, 6]
+    assert arrow.values(every.slice(4, 0)).tolist() == []
 
 
 def test_parts_of_long_rows_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def judge(candidate: Candidate, settings: GateSettings) -> tuple[str, str] | Non
 
 
 def _shape(candidate: Candidate, settings: GateSettings) -> str:
-    return next((f"{found.field}: {found.what}" for found in check(Chat(candidate.messages))), "")
+    return next((found.what for found in check(Chat(candidate.messages))), "")
 
 
 def _length(candidate: Candidate, settings: GateSettings) -> str:

@@ -11,7 +11,6 @@ from omegaconf import MISSING
 
 from finetune import __version__
 from finetune.data.build.origin import passed_on
-from finetune.data.check import check
 from finetune.data.clean.copies import Preference
 from finetune.data.clean.faults import check_settings
 from finetune.data.clean.item import Item, unpack
@@ -91,7 +90,7 @@ class _Work:
 
     def _keep(self, item: Item, drops_invalid: bool) -> None:
         """Keep a row, unless the steps behind `invalid` have left something that `train` refuses."""
-        wrong = item.fault if item.row is None else next((f"{found[0]}: {found[1]}" for found in check(item.row)), "")
+        wrong = item.refused()
         if wrong and drops_invalid:
             tally = self._run.tallies["invalid"]
             tally.kept -= 1

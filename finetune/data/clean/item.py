@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.data import formats
+from finetune.data.check import check
 from finetune.data.formats import BadRow
 from finetune.data.read import Record
 from finetune.data.records import plain
@@ -36,6 +37,14 @@ class Item:
             other = formats.detect(values)
             mixed = f"the row is {other}, and the file is {self.layout}" if other and other != self.layout else ""
             self.row, self.fault = None, mixed or f"{bad.field}: {bad.what}"
+
+    def refused(self) -> str:
+        """Why `train` would refuse the row, with the column; nothing when it would not."""
+        if self.row is None:
+            return self.fault
+        for turn, what, _, _ in check(self.row):
+            return f"{formats.column(self.layout, self.values, self.row, turn)}: {what}"
+        return ""
 
     def change(self, row: Row) -> None:
         """Give the item another row, if it is another."""

@@ -205,4 +205,4 @@ def said_training(training: dict[str, Any]) -> str:
     """The estimate of tokens and cost in words."""
     about = "" if training["exact"] else "roughly "
     cost = "" if training["cost"] is None else f", {training['cost']:,.2f} at the given price"
-    return f"{about}{training['tokens']:,} tokens in {training['epochs']:g} epochs{cost}"
+    return f"{about}{training['tokens']:,} tokens in {counted(training['epochs'], 'epoch')}{cost}"

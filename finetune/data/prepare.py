@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from finetune.config import DataConfig
 from finetune.data import prepared, store
-from finetune.data.benchmarks import Passage, find_benchmarks, read_benchmarks
+from finetune.data.benchmarks import Passage, as_compared, find_benchmarks, read_benchmarks
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN
 from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
@@ -102,7 +102,9 @@ def prepare(
     encoder = settings.job.encoder(tokenizer)
     with prepared.scratch(root) as folder, _crew(settings, folder) as crew:
         rows, held_rows = _spooled(folder, settings, train, held, crew)
-        exams = read_benchmarks(benchmarks)
+        faults = FaultLog()
+        exams = read_benchmarks(benchmarks, faults)
+        faults.raise_any()
         work = _Job(root, folder, rows, held_rows, exams, settings, tokenizer, encoder, crew)
         result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
@@ -297,10 +299,10 @@ class _Job:
 
     def _check_leaks(self, train: Indices) -> tuple[Allowed, ...]:
         """Refuse rows that are both trained and measured on, or count them where that is allowed."""
-        data, exams = self.settings.data, self.benchmarks
+        data = self.settings.data
         measured = [
             _compared("data.eval", self.held_rows, np.arange(len(self.held_rows))),
-            Compared("data.benchmarks", [exam.text for exam in exams], lambda index: exams[index].where),
+            as_compared(self.benchmarks),
         ]
         measured = [part for part in measured if part.texts]
         if not measured:

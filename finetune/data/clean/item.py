@@ -12,7 +12,7 @@ from finetune.data.check import check
 from finetune.data.formats import BadRow
 from finetune.data.read import Record
 from finetune.data.records import plain
-from finetune.data.rows import Chat, Message, Row, Text, from_json, to_json
+from finetune.data.rows import Chat, Message, Row, Text, answer, from_json, to_json
 
 Edit = Callable[[str], str]
 
@@ -115,6 +115,14 @@ def answers(row: Row) -> list[str]:
     if isinstance(row, Text):
         return [row.text]
     return [message["content"] for message in row.messages if message["role"] == "assistant" and message["content"]]
+
+
+def answered(row: Row) -> str:
+    """What is answered in the end, with the calls that are made; nothing for plain text."""
+    if isinstance(row, Text):
+        return ""
+    calls = row.messages[-1].get("tool_calls")
+    return f"{answer(row)}\n{json.dumps(calls, sort_keys=True)}" if calls else answer(row)
 
 
 def frame(row: Row) -> str:

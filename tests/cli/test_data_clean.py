@@ -384,7 +384,12 @@ def test_an_embedding_model_that_cannot_be_used_is_refused_before_reading(finetu
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
     (tmp_path / "coded").mkdir()
     (tmp_path / "coded" / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoModel": "x.Y"}}))
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "config.json").write_text(
+        json.dumps({**config, "model_type": "t5", "is_encoder_decoder": True})
+    )
     said = {
+        "both": "is an encoder-decoder model; use an encoder or a decoder of texts",
         "pickled": "has only pickled weights (pytorch_model.bin), which can run code when loaded",
         "coded": "this model needs Python code from its own repository; name a model of a kind that transformers has",
     }

@@ -60,7 +60,7 @@ class _Rows:
         asked, given = ("", "") if item.row is None else (_asked(item.row), answered(item.row))
         words = normalise(given)
         in_other_words = not self._any_answer and len(words.split(" ")) >= SHORT_ANSWER
-        self._frame.append(_number(frame(item.row) if item.row is not None else f"{len(self.items)} is no row"))
+        self._frame.append(_number(frame(item.row) if item.row is not None else ""))
         self._asked.append(self._place(asked))
         self._given.append(0 if self._any_answer else _number(words))
         self._answered.append(self._place(given) if in_other_words else -1)

@@ -358,7 +358,7 @@ def test_meanings_are_told_alike_every_time_and_in_any_order(finetune: Run, tmp_
     names, settings = ("clean.jsonl", "rejects.jsonl", "clean.json"), ("clean.keep=highest", "clean.keep_by=id")
     found, rng = list[list[int]](), random.Random(0)
     rows = [*MEANINGS, *(talk(prose(number), prose(number + 100), id=number) for number in range(8, 30))]
-    for _ in range(3):
+    for _ in range(2):
         path = write_rows(tmp_path / "rows.jsonl", rows)
         bytes_of = []
         for _ in range(2):
@@ -367,7 +367,7 @@ def test_meanings_are_told_alike_every_time_and_in_any_order(finetune: Run, tmp_
         assert bytes_of[0] == bytes_of[1]
         found.append(sorted(ids("cleaned/clean.jsonl")))
         rng.shuffle(rows)
-    assert found[0] == found[1] == found[2] and 2 in found[0] and 0 not in found[0]
+    assert found[0] == found[1] and 2 in found[0] and 0 not in found[0]
 
 
 def test_a_record_that_is_no_row_means_the_same_as_none(finetune: Run, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import yaml
 
 from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose, identity
-from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly, UserError
+from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly, UserError, counted
 from finetune.evaluate.contents import ANSWERS, EVALUATION
 from finetune.failures import explained
 from finetune.launch_command import accelerate_config, rank_command
@@ -115,7 +115,7 @@ def _check_own(plan: RunPlan, newest: checkpoint.Checkpoint) -> None:
     """Refuse a checkpoint that is not of this run, or lies beyond its end."""
     if newest.step > plan.batch.steps:
         key = "training.max_steps" if plan.config.training.max_steps else "training.epochs"
-        what = f"{plan.batch.steps} steps are fewer than {newest.path} has done"
+        what = f"{counted(plan.batch.steps, 'step')} would be fewer than {newest.path} has done"
         raise UserError.at(key, what, "raise it, choose another name, or start anew with resume=none")
     facts = checkpoint.read_manifest(newest.path)
     same_config = facts["config"] == identity(plan.config) or newest.path.parent.parent == Path(plan.run_dir)

@@ -92,6 +92,27 @@ def load_model(
     return model
 
 
+def load_reader(facts: ModelFacts, *, precision: str, device: str) -> PreTrainedModel:
+    """A text model without its head, on the device, for what its last layer makes of a text."""
+    from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    folder = fetched_folder(facts)
+    disable_progress_bar()
+    model, info = AutoModel.from_pretrained(
+        str(folder),
+        dtype=torch_dtype(precision),
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    # What pools the last layer stands behind it, and many a file of an encoder lacks it.
+    lacking = [name for name in info["missing_keys"] if not str(name).startswith("pooler.")]
+    _check_loaded(facts, {**info, "missing_keys": lacking})
+    return model.to(device).eval()
+
+
 def fetched_folder(facts: ModelFacts) -> Path:
     """The folder with the model's weights, downloaded first when it is on the hub."""
     if facts.hub_id is not None and facts.revision is not None:

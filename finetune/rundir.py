@@ -15,7 +15,7 @@ from typing import Any
 
 from finetune.compose import config_to_dict, identity
 from finetune.config import NOT_IDENTITY, RunConfig
-from finetune.errors import Fault, UserError
+from finetune.errors import Fault, UserError, counted
 
 LOCK = ".lock"
 OUTCOME = "outcome.json"
@@ -145,7 +145,7 @@ def check_same_run(
     ]
     rows = stored["batch"]["effective"]
     if rows != effective:
-        what = f"with processes and accumulation it makes {effective} rows a step, and {run_dir} has {rows}"
+        what = f"with processes and accumulation it makes {counted(effective, 'row')} a step, and {run_dir} has {rows}"
         faults.append(Fault("training.batch_size", what, f"choose them so that their product is {rows}"))
     before = stored["resolved"]["batching"]
     if (before == "grouped") != (batching == "grouped"):  # flat and padded batches hold the same rows
@@ -155,7 +155,8 @@ def check_same_run(
         what = f"the rows differ from those that {run_dir} began with"
         faults.append(Fault("data.train", what, mend.format("data")))
     if steps < stored["batch"]["steps"] and read_outcome(run_dir) is not None:
-        what = f"{steps} steps are fewer than the {stored['batch']['steps']} that {run_dir} has finished"
+        made = stored["batch"]["steps"]
+        what = f"{counted(steps, 'step')} would be fewer than the {made} that {run_dir} has finished"
         key = "training.max_steps" if config.training.max_steps else "training.epochs"
         faults.append(Fault(key, what, "choose another name for a shorter run"))
     if faults:

@@ -91,3 +91,13 @@ def everything(folder: Path) -> set[str]:
         for root, folders, files in os.walk(folder)
         for name in (*folders, *files)
     }
+
+
+def error_lines(found: dict[str, Any]) -> list[str]:
+    """The errors of a result in the form in which `train` says them."""
+    return [
+        f"{sample['where']} {sample['field']}".rstrip() + f": {sample['text']}; {sample.get('mend', '')}"
+        for problem in found["problems"]
+        if problem["severity"] == "error"
+        for sample in problem["samples"]
+    ]

@@ -11,9 +11,11 @@ from finetune.data import formats
 from finetune.data.faults import FaultLog
 from finetune.data.formats import BadRow
 from finetune.data.jsonl import decode
+from finetune.data.leaks import Compared
 from finetune.data.read import Record, Source, find_sources, read
 from finetune.data.rows import compared
 
+KEY = "data.benchmarks"
 LINES = ".txt"
 
 
@@ -27,15 +29,17 @@ class Passage:
 
 def find_benchmarks(given: Any) -> list[Source]:
     """The files that `data.benchmarks` names."""
-    return find_sources(given, "data.benchmarks") if given else []
+    return find_sources(given, KEY) if given else []
 
 
-def read_benchmarks(sources: Sequence[Source]) -> list[Passage]:
-    """Every row of the benchmarks; raises all faults of their files at once."""
-    faults = FaultLog()
-    found = [passage for source in sources for passage in _read(source, faults) if passage.text.strip()]
-    faults.raise_any()
-    return found
+def read_benchmarks(sources: Sequence[Source], faults: FaultLog) -> list[Passage]:
+    """Every row of the benchmarks; what is wrong with their files goes to the log."""
+    return [passage for source in sources for passage in _read(source, faults) if passage.text.strip()]
+
+
+def as_compared(passages: Sequence[Passage]) -> Compared:
+    """The rows of the benchmarks, to be compared with those that are trained on."""
+    return Compared(KEY, [passage.text for passage in passages], lambda index: passages[index].where)
 
 
 def _read(source: Source, faults: FaultLog) -> Iterator[Passage]:

@@ -11,7 +11,7 @@ from finetune.data.rows import Chat, Message, Row, Text
 class Found(NamedTuple):
     """One fault of a row; `code` is its name in `data/codes.py`."""
 
-    field: str
+    turn: int | None  # its place among the messages; none for the row as a whole
     what: str
     mend: str
     code: str
@@ -21,21 +21,21 @@ def check(row: Row) -> Iterator[Found]:
     """What is wrong with a row."""
     if isinstance(row, Text):
         if not row.text or row.text.isspace():
-            yield Found("text", "is empty", "delete the row", "row-empty")
+            yield Found(None, "is empty", "delete the row", "row-empty")
         return
     if not row.messages:
-        yield Found("messages", "is empty", "delete the row", "row-empty")
+        yield Found(None, "is empty", "delete the row", "row-empty")
         return
     yield from _contents(row)
     yield from _roles(row)
 
 
 def _contents(row: Chat) -> Iterator[Found]:
-    for number, message in enumerate(row.messages, 1):
+    for turn, message in enumerate(row.messages):
         content = message["content"]
         if (not content or content.isspace()) and not message.get("tool_calls"):
-            what = f"turn {number} ({message['role']}) is empty"
-            yield Found("messages", what, "fill it in, or delete the row", "turn-empty")
+            what = f"turn {turn + 1} ({message['role']}) is empty"
+            yield Found(turn, what, "fill it in, or delete the row", "turn-empty")
 
 
 def _roles(row: Chat) -> Iterator[Found]:
@@ -44,12 +44,12 @@ def _roles(row: Chat) -> Iterator[Found]:
         fault = _misplaced(message, before, number)
         if fault:
             what, mend, code = fault
-            yield Found("messages", f"turn {number}: {what}", mend, code)
+            yield Found(number - 1, f"turn {number}: {what}", mend, code)
             return
         before = message
     if before is not None and before["role"] != "assistant":
         what = f"turn {len(row.messages)}, the last, is from {before['role']}, not from assistant"
-        yield Found("messages", what, "end with the answer to be learned, or delete the row", "last-turn")
+        yield Found(len(row.messages) - 1, what, "end with the answer to be learned, or delete the row", "last-turn")
 
 
 def _misplaced(message: Message, before: Message | None, number: int) -> tuple[str, str, str] | None:

@@ -65,6 +65,7 @@ class Placing:
         self._sides: list[int] = []
         self._parents: list[int] = []  # of a forest whose trees are the clusters
         self._opened = 0
+        self.joined: Counter[str] = Counter()  # how often each kind of key brought clusters or rows together
 
     def place(self, text: Key, shared: Sequence[Key], near: Sequence[Key], root: int) -> Place:
         """Place the next row: by its text, its other keys, the texts of its near copies; by the hash `root` if none."""
@@ -81,7 +82,9 @@ class Placing:
             held_out = next(tie for tie in ties if tie.side == HELD_OUT)
             return Place(LEFT_OUT, (trained, held_out))
         for tie in ties:
-            self._parents[self._root(tie.row)] = self._root(row)
+            if (other := self._root(tie.row)) != self._root(row):
+                self._parents[other] = self._root(row)
+                self.joined[tie.kind] += 1
         for key in (text, *shared):
             self._first.setdefault(key.value, row)
         return Place(side)

@@ -35,7 +35,7 @@ GROUPS = {
     "private": "Secrets and personal data",
     "answer": "Answers",
     "set": "The rows together",
-    "leak": "Held-out rows",
+    "leak": "Held-out rows and benchmarks",
     "token": "Tokens; only with a model",
 }
 
@@ -149,9 +149,9 @@ TABLE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("language-switch", INFO, "The answer is in another language than the question.", "Look whether it should."),
     ),
     "leak": (
-        ("held-out-trained", ERROR, "A held-out row is trained on too.", "Delete it in one of them."),
-        ("held-out-shares", ERROR, "A held-out row shares a run of words with a training row.", "Keep it in one."),
-        ("held-out-near-copy", ERROR, "A held-out row nearly repeats a training row.", "Keep it in one."),
+        ("held-out-trained", ERROR, "A measured row is trained on too.", "Delete it in one of them."),
+        ("held-out-shares", ERROR, "A measured row shares a run of words with a training row.", "Keep it in one."),
+        ("held-out-near-copy", ERROR, "A measured row nearly repeats a training row.", "Keep it in one."),
     ),
     "token": (
         ("template", ERROR, "The chat template fails, or does not keep every turn.", "Give another template."),

@@ -22,6 +22,7 @@ what to do. It takes whatever `data.train` takes, reads it once, and needs no GP
 ```bash
 finetune data check my.jsonl
 finetune data check my.jsonl model=tiny data.eval=heldout.jsonl
+finetune data check my.jsonl data.benchmarks=exam.txt
 finetune data check qa.csv data.columns.prompt=asked data.columns.completion=reply check.output=checked
 ```
 
@@ -43,8 +44,9 @@ What looks private is counted and its place is told; the value is in no message,
 not meanings: a number can look like a phone, and a secret can look like a word. Languages are guessed by script and by
 common words; short rows, code and tables are left out, and close relatives such as Danish and Norwegian are one.
 
-Near-copies are looked for among up to 200,000 rows; for more, say `check.near=true`. Held-out rows of `data.eval` are
-compared with all training rows, whole, by runs of words and by likeness.
+Near-copies are looked for among up to 200,000 rows; for more, say `check.near=true`. Held-out rows of `data.eval`
+and those of `data.benchmarks` are compared with all training rows, whole, by runs of words and by likeness, in the
+same way and with the same words as by `train`.
 
 ## Settings
 
@@ -58,7 +60,7 @@ JSON = """
 | field | |
 |---|---|
 | `verdict` | one sentence |
-| `files`, `rows`, `sound_rows`, `held_out_rows` | what was read; `sound_rows` are those without errors |
+| `files`, `rows`, `sound_rows`, `held_out_rows`, `benchmark_rows` | what was read; `sound_rows` have no errors |
 | `errors`, `warnings`, `hints` | how many places there are of each severity |
 | `problems` | one entry for each code that was found, the worst first |
 | `statistics` | lengths, turns, languages, labels, what looks private, an estimate of training tokens and their cost |

@@ -41,18 +41,14 @@ class Converter:
                 "other-method",
             )
         found = list(check(row))
-        for field, what, mend, code in found:
-            self._faults.add(f"{record.where} {self.field(field, values)}", what, mend, code)
+        for turn, what, mend, code in found:
+            column = formats.column(self.layout, values, row, turn)
+            self._faults.add(f"{record.where} {their_name(column, record, self._data.columns)}", what, mend, code)
         return None if found else row
 
     def values(self, record: Record) -> Values:
         """The record's values under our names of the columns."""
         return _renamed(record, self._data.columns) if self._data.columns else record.values
-
-    def field(self, field: str, values: Values) -> str:
-        """The column to name for a fault of the row: the layout's own, where it is not called messages."""
-        needs = formats.LAYOUTS[self.layout].needs
-        return needs[-1] if field == "messages" and field not in values else field
 
     def _row(self, record: Record, values: Values) -> Row | None:
         try:
@@ -64,8 +60,15 @@ class Converter:
                 mend = "keep one layout in a file; data.train takes several files"
                 self._faults.add(record.where, what, mend, "layout-mixed")
             else:
-                self._faults.add(f"{record.where} {bad.field}", bad.what, bad.mend, bad.code)
+                column = their_name(bad.field, record, self._data.columns)
+                self._faults.add(f"{record.where} {column}", bad.what, bad.mend, bad.code)
             return None
+
+
+def their_name(column: str, record: Record, columns: dict[str, str]) -> str:
+    """The name that a column of ours has in the file."""
+    theirs = columns.get(column, column)
+    return column if theirs not in record.values and column in record.values else theirs
 
 
 def _renamed(record: Record, columns: dict[str, str]) -> Values:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from finetune.config import DataConfig
 from finetune.data import prepared, store
-from finetune.data.benchmarks import Passage, find_benchmarks, read_benchmarks
-from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN, Clusters
+from finetune.data.benchmarks import Passage, as_compared, find_benchmarks, read_benchmarks
+from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN
 from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
 from finetune.data.leaks import Compared, check_leaks
@@ -31,10 +31,10 @@ from finetune.data.reading import Reading, read_part
 from finetune.data.rows import Row, compared, from_json
 from finetune.data.sandbox import TemplateFault
 from finetune.data.shards import Counts, Job, RowWorker, SplitPlan, encode_splits
-from finetune.data.split import Splitter, duplicates, repeat
+from finetune.data.split import Split, Splitter, duplicates, repeat
 from finetune.data.spool import Indices, Spool, SpoolWriter
 from finetune.data.workers import Crew, cores
-from finetune.errors import UserError
+from finetune.errors import UserError, counted
 
 if TYPE_CHECKING:
     import datasets
@@ -102,7 +102,9 @@ def prepare(
     encoder = settings.job.encoder(tokenizer)
     with prepared.scratch(root) as folder, _crew(settings, folder) as crew:
         rows, held_rows = _spooled(folder, settings, train, held, crew)
-        exams = read_benchmarks(benchmarks)
+        faults = FaultLog()
+        exams = read_benchmarks(benchmarks, faults)
+        faults.raise_any()
         work = _Job(root, folder, rows, held_rows, exams, settings, tokenizer, encoder, crew)
         result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
@@ -188,7 +190,9 @@ def _mixed(rows: Spool, kept: Indices, data: DataConfig, seed: int) -> Indices:
     counts = data.counts or [int(w) * own + round(w % 1.0 * own) for w, own in zip(data.weights, there, strict=True)]
     for source, (count, own) in enumerate(zip(counts, there, strict=True)):
         if own and not count:
-            what = f"{data.weights[source]} leaves none of the {own} rows of source {source + 1} in data.train"
+            what = (
+                f"{data.weights[source]} leaves none of the {counted(own, 'row')} of source {source + 1} in data.train"
+            )
             raise UserError.at("data.weights", what, "use a larger weight, or leave the source out")
         if data.counts and not own:
             what = f"source {source + 1} in data.train has no rows left to take {count} of: all are held out"
@@ -268,9 +272,10 @@ class _Job:
                 total.add(counts)
             faults.extend(total.faults, total.faulty)
             if len(plan.indices) and not total.rows and not faults.total:
-                what = f"all {len(plan.indices)} rows of the split {plan.folder.name} are over data.max_length"
+                all_rows = f"every row of the split {plan.folder.name} ({len(plan.indices)})"
                 mend = "raise data.max_length, or set data.on_long=truncate"
-                faults.add(plan.spool[int(plan.indices[0])].file, f"{what} and were dropped", mend)
+                what = f"{all_rows} is over data.max_length and was dropped"
+                faults.add(plan.spool[int(plan.indices[0])].file, what, mend)
             if plan.files:
                 store.describe(plan.folder, self.folder.name, plan.files)
             results.append(total)
@@ -289,15 +294,15 @@ class _Job:
             splitter.add(from_json(row.json), row.groups)
         split = splitter.split()
         train, held, out = (np.flatnonzero(split.sides == side) for side in (TRAIN, HELD_OUT, LEFT_OUT))
-        warnings = tuple(_split_warnings(self.rows, out, split.clusters))
+        warnings = tuple(_split_warnings(self.rows, out, split))
         return _Parts(train, self.rows, held, "split" if len(held) else "none", warnings)
 
     def _check_leaks(self, train: Indices) -> tuple[Allowed, ...]:
         """Refuse rows that are both trained and measured on, or count them where that is allowed."""
-        data, exams = self.settings.data, self.benchmarks
+        data = self.settings.data
         measured = [
             _compared("data.eval", self.held_rows, np.arange(len(self.held_rows))),
-            Compared("data.benchmarks", [exam.text for exam in exams], lambda index: exams[index].where),
+            as_compared(self.benchmarks),
         ]
         measured = [part for part in measured if part.texts]
         if not measured:
@@ -352,10 +357,11 @@ def _compared(key: str, rows: Spool, places: Indices) -> Compared:
     return Compared(key, texts, lambda index: rows[int(places[index])].where)
 
 
-def _split_warnings(rows: Spool, left_out: Indices, clusters: Clusters) -> Iterator[str]:
+def _split_warnings(rows: Spool, left_out: Indices, split: Split) -> Iterator[str]:
     if len(left_out):
         first = rows[int(left_out[0])].where
-        what = f"{len(left_out)} rows share something with rows of both sides of the split (the first is {first})"
-        yield f"data.train: {what} and are left out; `finetune data split` lists them"
-    if not clusters.held_out:
-        yield "data.train: all rows belong together (copies, one question or one group), so none is held out"
+        what = f"{counted(len(left_out), 'row')} left out, which would tie both sides of the split together"
+        yield f"data.train: {what} (the first is {first}); `finetune data split` lists them"
+    if not split.clusters.held_out:
+        why = f"all rows belong together ({', '.join(split.joined)})" if split.joined else "there is only one row"
+        yield f"data.train: {why}, so none is held out; give data.eval, or say data.eval_share=0"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.read import Source
+from finetune.errors import counted
 
 SCRATCH = ".scratch-"
 SCRATCH_SECONDS = 60  # a folder younger than this may not be locked yet by the process that made it
@@ -70,8 +71,9 @@ def said_allowed(contamination: Sequence[Allowed]) -> str:
     rows = Counter[str]()
     for entry in contamination:
         rows[entry.key] += entry.rows
-    parts = " and ".join(f"{count} rows of {key}" for key, count in rows.items())
-    return f"{parts} are trained on too, which data.allow_contamination allows: scores on them mean little"
+    parts = " and ".join(f"{counted(count, 'row')} of {key}" for key, count in rows.items())
+    verb = "is" if rows.total() == 1 else "are"
+    return f"{parts} {verb} trained on too, which data.allow_contamination allows: scores on them mean little"
 
 
 def files_digest(sources: Sequence[Source]) -> str | None:

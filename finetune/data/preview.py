@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.data import store
 from finetune.data.prepared import PreparedData
+from finetune.errors import counted
 
 MOST_CHARACTERS = 4000  # of one row; the middle of a longer one is left out
 
@@ -69,7 +70,7 @@ def _summary(prepared: PreparedData) -> str:
     train = prepared.train
     share = 100 * train.supervised_tokens / max(train.tokens, 1)
     learned = f"{train.supervised_tokens:,} ({share:.0f} %)"
-    return f"{train.rows:,} rows, {train.tokens:,} tokens, of which {learned} are learned."
+    return f"{counted(train.rows, 'row')}, {counted(train.tokens, 'token')}, of which {learned} are learned."
 
 
 def _html_part(text: str, learned: bool) -> str:

@@ -34,6 +34,7 @@ class Split:
     sides: NDArray[np.int8]  # of clusters.TRAIN, HELD_OUT and LEFT_OUT
     ties: dict[int, tuple[Tie, Tie]]  # of each row that is left out, a row of either side that it would tie together
     clusters: Clusters
+    joined: tuple[str, ...]  # what made clusters of rows, the most frequent first
 
     def count(self, side: int) -> int:
         """How many rows a side has."""
@@ -100,14 +101,19 @@ class Splitter:
             sides[row] = place.side
             if place.ties:
                 ties[row] = place.ties
-        return Split(sides, ties, placing.clusters())
+        return Split(sides, ties, placing.clusters(), tuple(kind for kind, _ in placing.joined.most_common()))
 
     def _keys(self, row: int) -> Iterator[Key]:
         for column, value in zip(self._columns, self._groups[row], strict=True):
             if value:
-                yield Key(f"the same {column}", value)
+                yield Key(same_value(column), value)
         if self._question[row]:
             yield Key(SAME_QUESTION, self._question[row])
+
+
+def same_value(column: str) -> str:
+    """What a message says that rows share which have the same value in a column."""
+    return f"the same {column}"
 
 
 class Neighbours:

@@ -20,7 +20,7 @@ from finetune.data.output import Output, fingerprint
 from finetune.data.read import Source, find_sources
 from finetune.data.records import line, rewritten
 from finetune.data.rows import SHAPES, to_json
-from finetune.data.split import Split, Splitter
+from finetune.data.split import Split, Splitter, same_value
 from finetune.errors import UserError, counted
 from finetune.failures import explained
 from finetune.settings.verb import read_verb
@@ -69,7 +69,7 @@ def split_files(files: Sequence[str], settings: SplitSettings) -> dict[str, Any]
     taken = _take(sources, settings)
     split = taken.splitter.split()
     if not split.clusters.held_out:
-        raise _together(taken, settings)
+        raise _together(taken, settings, split.joined)
     with explained(output.folder), output:
         order = _write(output, sources, settings, taken, split, earlier)
         teachers = passed_on(path for source in sources for path in source.files)
@@ -77,13 +77,12 @@ def split_files(files: Sequence[str], settings: SplitSettings) -> dict[str, Any]
     return {**record, "output": str(output.folder)}
 
 
-def _together(taken: _Taken, settings: SplitSettings) -> UserError:
+def _together(taken: _Taken, settings: SplitSettings, joined: Sequence[str]) -> UserError:
     what, mend = "is the only row, so none can be held out", "give more rows"
     if len(taken.rows) > 1:
-        groups, mend = (
-            ("", mend) if not settings.data.group_by else (" or one group", f"{mend}, or leave data.group_by out")
-        )
-        what = f"all {len(taken.rows):,} rows belong together (copies, one question{groups}), so none can be held out"
+        what = f"all {len(taken.rows):,} rows belong together ({', '.join(joined)}), so none can be held out"
+        if any(same_value(column) in joined for column in settings.data.group_by):
+            mend += ", or leave data.group_by out"
     return UserError.at(taken.where(0), what, mend)
 
 

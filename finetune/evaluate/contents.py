@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.artefact import ADAPTER, MODEL
+from finetune.errors import counted
 
 EVALUATION, ANSWERS = "eval.json", "answers.jsonl"
 DIGESTED = 2**20  # bytes of each weights file's end
@@ -40,7 +41,7 @@ class Contents:
             return "a run of finetune"
         config, train = self.plan["config"], self.plan["data"]["train"]
         tuned = f"{config['method']['option']}, {config['tuning']['option']}"
-        length = f"{train['rows']:,} rows · {self.plan['batch']['steps']:,} steps"
+        length = f"{counted(train['rows'], 'row')} · {counted(self.plan['batch']['steps'], 'step')}"
         return f"{self.plan['model']['name']} · {tuned} · {length}"
 
     @property
@@ -115,16 +116,18 @@ def facts(contents: Contents) -> Pairs:
         return []
     model, batch, data = plan["model"], plan["batch"], plan["data"]
     train, held_out = data["train"], data["held_out"]
-    rows = f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['supervised_tokens']:,} of them learned"
+    tokens = f"{counted(train['tokens'], 'token')}, {train['supervised_tokens']:,} of them learned"
     share = f"{plan['trainable'] / max(1, model['parameters']):.2%} of the base"
-    arithmetic = f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {batch['effective']}"
+    arithmetic = (
+        f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {counted(batch['effective'], 'row')}"
+    )
     return [
         ("base model", f"{model['name']} ({model['architecture']}, {model['parameters']:,} parameters)"),
         ("trained", f"{plan['config']['tuning']['option']}: {plan['trainable']:,} parameters, {share}"),
-        ("training rows", rows),
-        ("held out", f"{held_out['rows']:,} rows" if held_out else "none"),
-        ("batch", f"{arithmetic} rows a step"),
-        ("length", f"{batch['steps']:,} steps, {batch['epochs']:g} epochs"),
+        ("training rows", f"{counted(train['rows'], 'row')}, {tokens}"),
+        ("held out", counted(held_out["rows"], "row") if held_out else "none"),
+        ("batch", f"{arithmetic} a step"),
+        ("length", f"{counted(batch['steps'], 'step')}, {counted(batch['epochs'], 'epoch')}"),
         ("device", f"{batch['processes']} × {plan['machine']['device_name']}"),
         ("command", plan["command"]),
     ]

@@ -68,18 +68,23 @@ class ModelFacts:
     trust_remote_code: bool = False  # the user's word that this very commit's code may run
 
 
-def inspect_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> ModelFacts:
+def inspect_model(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, *, any_text: bool = False
+) -> ModelFacts:
     """Read a model's files; every fault found in them is raised at once as a UserError.
 
-    When the name holds an adapter, the facts are those of its base, with the adapter's beside them.
+    When the name holds an adapter, the facts are those of its base, with the adapter's beside them. With `any_text`
+    the model is only to read texts, and may be an encoder.
     """
     try:
-        return _inspect(name, revision, trust_remote_code, depth=0)
+        return _inspect(name, revision, trust_remote_code, depth=0, any_text=any_text)
     except PermissionError as error:
         raise UserError.at(str(error.filename or name), "cannot be read: permission denied", "chmod it") from error
 
 
-def _inspect(name: str, revision: str | None, trust_remote_code: bool, depth: int) -> ModelFacts:
+def _inspect(
+    name: str, revision: str | None, trust_remote_code: bool, depth: int, any_text: bool = False
+) -> ModelFacts:
     if depth > MAX_ADAPTERS:
         raise UserError.at(name, "its adapters name each other as their base", "name a base model")
     folder, hub_id = _locate(name, revision, trust_remote_code)
@@ -87,7 +92,7 @@ def _inspect(name: str, revision: str | None, trust_remote_code: bool, depth: in
         return _inspect_adapter(name, folder, trust_remote_code, depth)
     commit = folder.name if hub_id else None
     config = read_config(folder)
-    faults = config_faults(folder, config, commit, revision, trust_remote_code)
+    faults = config_faults(folder, config, commit, revision, trust_remote_code, any_text)
     if faults:
         raise UserError(faults)
     weights = _weights(folder, hub_id, commit)

@@ -48,12 +48,23 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def config_faults(
-    folder: Path, config: Mapping[str, Any], commit: str | None, revision: str | None, trust_remote_code: bool
+    folder: Path,
+    config: Mapping[str, Any],
+    commit: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    any_text: bool = False,
 ) -> list[Fault]:
-    """What keeps a model from being trained, as far as its configuration tells."""
+    """What keeps a model from being trained, as far as its configuration tells.
+
+    With `any_text` what keeps it from reading texts: it need not be a decoder, and runs no code of its own.
+    """
     path = str(folder / "config.json")
     model_type = config.get("model_type")
     code = config.get("auto_map")
+    if code and any_text and not _is_known(model_type):
+        mend = "name a model of a kind that transformers has itself"
+        return [Fault(f"{path} auto_map", "this model needs Python code from its own repository", mend)]
     if code and (trust_remote_code or not _is_known(model_type)):
         return _code_faults(path, code, commit, revision, trust_remote_code)
     if trust_remote_code:
@@ -64,7 +75,7 @@ def config_faults(
     if not _is_known(model_type):
         hint = did_you_mean(model_type, model_types()) or "upgrade transformers, or use another model"
         return [Fault(f"{path} model_type", f"{model_type!r:.60} is unknown to the installed transformers", hint)]
-    return _family_faults(path, config, model_type) + _number_faults(path, config)
+    return _family_faults(path, config, model_type, any_text) + _number_faults(path, config)
 
 
 def _is_known(model_type: object) -> bool:
@@ -87,14 +98,18 @@ def _code_faults(
     return []
 
 
-def _family_faults(path: str, config: Mapping[str, Any], model_type: str) -> list[Fault]:
+def _family_faults(path: str, config: Mapping[str, Any], model_type: str, any_text: bool) -> list[Fault]:
     architecture = architecture_of(config)
     families = f"use a decoder-only language model: {', '.join(FAMILIES)}"
+    if any_text:
+        families = "use an encoder or a decoder of texts, such as a model for embeddings"
     if config.get("is_encoder_decoder"):
         return [Fault(f"{path} architectures", f"{architecture or model_type} is an encoder-decoder model", families)]
     if any(config.get(key) is not None for key in OTHER_INPUTS):
         what = f"{architecture or model_type} takes images or sound, which is not supported"
         return [Fault(f"{path} architectures", what, families)]
+    if any_text:
+        return []
     if not is_decoder(architecture) or architecture not in causal_architectures().values():
         what = f"{architecture or model_type} is not a decoder-only language model"
         return [Fault(f"{path} architectures", what, families)]

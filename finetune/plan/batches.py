@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from finetune.config import RunConfig
 from finetune.data.prepare import PreparedData
-from finetune.errors import UserError
+from finetune.errors import UserError, counted
 
 # Most evaluations and checkpoints that a run makes when their cadence is not given.
 MOST_EVALUATIONS = 5
@@ -39,7 +39,9 @@ def plan_batches(config: RunConfig, data: PreparedData, keep_best: str) -> Batch
     steps = training.max_steps or seen // effective
     if steps == 0:
         batch = f"{training.batch_size} × {training.accumulation} × {processes} = {effective}"
-        what = f"{rows} rows in {training.epochs:g} epochs do not fill one batch of {batch} rows"
+        what = (
+            f"{counted(rows, 'row')} in {counted(training.epochs or 0, 'epoch')} cannot fill one batch of {batch} rows"
+        )
         raise UserError.at("training.batch_size", what, "use a smaller batch, more epochs or more rows")
     warmup = training.warmup
     cadence = max(1, math.ceil(steps / MOST_EVALUATIONS))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from finetune import adapter
 from finetune.config import AccelerateLaunch, DataConfig, LoraTuning, QloraTuning, RunConfig
-from finetune.errors import Fault
+from finetune.errors import Fault, counted
 from finetune.flat import KEEP_ROWS_APART
 from finetune.machine import Machine
 from finetune.methods import METHODS
@@ -71,7 +71,9 @@ def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, 
     every = batch.eval_every
     if every and every > batch.steps and "training.eval_every" in sources:
         mend = f"use at most {batch.steps}"
-        faults.append(Fault("training.eval_every", f"{every} is more than the run's {batch.steps} steps", mend))
+        faults.append(
+            Fault("training.eval_every", f"{every} is more than the run's {counted(batch.steps, 'step')}", mend)
+        )
     if every and keep_best != "none" and batch.save_every % every:
         what = f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
         mend = f"use {every * max(1, batch.save_every // every)}, or training.keep_best=none"

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from finetune.config import LaunchConfig, MethodConfig, ParallelConfig, TrackingConfig, TuningConfig
+from finetune.errors import counted
 from finetune.launch_command import shown_command
 from finetune.model_files import ModelFacts
 from finetune.plan import RunPlan
@@ -66,7 +67,7 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     train, held_out = plan.data.train, plan.data.held_out
     learned = train.supervised_tokens / max(1, train.tokens)
     text = (
-        f"{train.rows:,} {plan.data.shape} rows, {train.tokens:,} tokens "
+        f"{counted(train.rows, f'{plan.data.shape} row')}, {counted(train.tokens, 'token')} "
         f"({learned:.0%} learned), longest {train.longest:,}"
     )
     if train.truncated or train.dropped:
@@ -79,7 +80,7 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
         "files": "from data.eval",
         "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash",
     }
-    return [*rows, ("held out", f"{held_out.rows:,} rows, {origin[plan.data.held_out_from]}"), padding]
+    return [*rows, ("held out", f"{counted(held_out.rows, 'row')}, {origin[plan.data.held_out_from]}"), padding]
 
 
 def _mixture(plan: RunPlan) -> list[tuple[str, str]]:
@@ -89,18 +90,23 @@ def _mixture(plan: RunPlan) -> list[tuple[str, str]]:
         return []
     whole = max(1, sum(tokens for _, tokens in plan.data.mixture))
     return [
-        ("" if number else "mixture", f"{name}: {rows:,} rows, {tokens:,} tokens ({tokens / whole:.0%})")
+        (
+            "" if number else "mixture",
+            f"{name}: {counted(rows, 'row')}, {counted(tokens, 'token')} ({tokens / whole:.0%})",
+        )
         for number, (name, (rows, tokens)) in enumerate(zip(given, plan.data.mixture, strict=False))
     ]
 
 
 def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     batch, training = plan.batch, plan.config.training
-    arithmetic = f"{batch.micro} × {batch.accumulation} × {batch.processes} = {batch.effective} rows a step"
-    length = f"{batch.steps:,} steps, {batch.epochs:g} epochs"
+    arithmetic = f"{batch.micro} × {batch.accumulation} × {batch.processes} = {counted(batch.effective, 'row')} a step"
+    length = f"{counted(batch.steps, 'step')}, {counted(batch.epochs, 'epoch')}"
     if batch.left_over:
-        length += f"; the last {batch.left_over} rows fill no batch and are left out"
-    schedule = f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"
+        length += f"; {counted(batch.left_over, 'row')} at the end left out, too few for a batch"
+    schedule = (
+        f"{training.scheduler}, {counted(batch.warmup_steps, 'warm-up step')}, peak {plan.resolved.learning_rate:g}"
+    )
     cadence = f"log every {batch.log_every}, save every {batch.save_every}"
     if batch.eval_every:
         cadence += f", evaluate every {batch.eval_every}"
@@ -181,7 +187,7 @@ def describe_outcome(outcome: dict[str, Any]) -> str:
     run_dir, loss = outcome["run_dir"], outcome["train_loss"] or math.nan
     return "\n".join(
         [
-            f"{said[outcome['status']]}: {outcome['steps']} steps, training loss {loss:.4f}",
+            f"{said[outcome['status']]}: {counted(outcome['steps'], 'step')}, training loss {loss:.4f}",
             f"  result   {outcome['artefact']}",
             f"  report   {run_dir}/report.html",
             f"next: finetune evaluate {run_dir}",

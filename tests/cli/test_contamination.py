@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from refusals import error_lines
 from rows import WORDS, write_rows
 
 Run = Callable[..., tuple[int, str, str]]
@@ -119,10 +120,35 @@ def test_training_rows_of_a_benchmark_are_refused(
     assert code == 2
     assert err.startswith(f"error: {name}:{row}: this row of a benchmark is "), err
     assert f"at {files[0]}:" in err
+    said = err.splitlines()
+    checking = ("data", "check", *settings[1:], "--json")
+    code, out, err = finetune(*checking)
+    assert code == 2 and error_lines(json.loads(out)) == [line.removeprefix("error: ") for line in said], err
+    assert json.loads(out)["benchmark_rows"] and name in json.loads(out)["files"]
+    code, out, err = finetune(*checking, "data.allow_contamination=true")
+    assert code == 0 and json.loads(out)["remarks"][0].startswith("1 row of data.benchmarks is trained on too"), out
     code, out, err = finetune("plan", *settings, "data.allow_contamination=true", "--json")
     assert code == 0, err
     (entry,) = json.loads(out)["data"]["contamination"]
     assert (entry["key"], entry["rows"]) == ("data.benchmarks", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"question": "a"}\n{"question": \n', "exam.jsonl:2: not valid JSON"),
+        (b"", "exam.jsonl: no rows; the file is empty"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_read_is_named_alike(
+    finetune: Run, tmp_path: Path, files: tuple[str, str], content: bytes, said: str
+) -> None:
+    (tmp_path / "exam.jsonl").write_bytes(content)
+    settings = (f"data.train={files[0]}", "data.benchmarks=exam.jsonl")
+    code, _, err = finetune("plan", "model=tiny", *settings)
+    assert code == 2 and err.startswith(f"error: {said}"), err
+    code, out, _ = finetune("data", "check", *settings, "--json")
+    assert code == 2 and error_lines(json.loads(out)) == [err.splitlines()[0].removeprefix("error: ")]
 
 
 def test_a_benchmark_that_changes_is_looked_at_again(finetune: Run, tmp_path: Path, files: tuple[str, str]) -> None:

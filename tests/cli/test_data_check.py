@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cli import test_faults_files, test_faults_rows
-from refusals import GOOD, MOST_SECONDS, Refused, Run, chat, everything, lines, write_files
+from refusals import GOOD, MOST_SECONDS, Refused, Run, chat, error_lines, everything, lines, write_files
 
 # What is no matter of the rows: how they are split, weighted and made into batches.
 ELSEWHERE = ("training.", "data.weights", "data.eval_share")
@@ -37,16 +36,6 @@ def test_what_train_refuses_is_an_error_in_the_same_words(case: Refused, finetun
     wanted = case.said.replace("FOLDER", str(tmp_path))
     said = [line.removeprefix("error: ") for line in err.splitlines()] if not out else error_lines(json.loads(out))
     assert any(line.startswith(wanted) for line in said), said
-
-
-def error_lines(found: dict[str, Any]) -> list[str]:
-    """The errors of a result in the form in which `train` says them."""
-    return [
-        f"{sample['where']} {sample['field']}".rstrip() + f": {sample['text']}; {sample.get('mend', '')}"
-        for problem in found["problems"]
-        if problem["severity"] == "error"
-        for sample in problem["samples"]
-    ]
 
 
 def test_every_error_of_the_table_has_its_own_code(finetune: Run, tmp_path: Path) -> None:
@@ -98,14 +87,20 @@ def test_json_is_one_object_with_the_documented_fields(finetune: Run, tmp_path: 
         ("data.split=test", "data.split: has no effect: no rows come from the hub; leave it out"),
         ("data.revision=abc", "data.revision: has no effect: no rows come from the hub; leave it out"),
         ("model.trust_remote_code=true", "model.trust_remote_code: has no effect without a model; add model=tiny"),
-        ("data.contamination_words=8", "data.contamination_words: has no effect without data.eval; leave it out"),
-        ("data.allow_contamination=true", "data.allow_contamination: has no effect without data.eval; leave it out"),
+        (
+            "data.contamination_words=8",
+            "data.contamination_words: has no effect without data.eval or data.benchmarks; leave it out",
+        ),
+        (
+            "data.allow_contamination=true",
+            "data.allow_contamination: has no effect without data.eval or data.benchmarks; leave it out",
+        ),
         ("model.precision=bf16", "model.precision: has no effect on `finetune data check`; leave it out"),
         ("data.train=u.jsonl", "data.train: files are given twice, alone and under this key; keep one of them"),
         ("check.output=t.jsonl", "check.output t.jsonl: cannot be made: file exists; name another folder"),
         (
             "seed=3",
-            "seed: `finetune data check` has no such setting; it has model.name, model.revision, model.chat_template, model.trust_remote_code, data.layout, data.split, data.revision, data.limit, data.train, data.eval, data.cont",
+            "seed: `finetune data check` has no such setting; it has model.name, model.revision, model.chat_template, model.trust_remote_code, data.layout, data.split, data.revision, data.limit, data.train, data.eval, data.benchmarks, data.cont",
         ),
         ("check.sample=3", "check.sample: `finetune data check` has no such setting; did you mean check.samples?"),
     ],
@@ -126,6 +121,12 @@ def test_words_of_a_leak_have_no_effect_where_none_is_looked_for(finetune: Run, 
         2,
         "error: data.contamination_words: has no effect with check.near=false; leave one of them out\n",
     )
+
+
+def test_benchmarks_need_the_search_for_likeness(finetune: Run, tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.jsonl": lines(GOOD), "e.jsonl": lines(GOOD)})
+    code, _, err = finetune("data", "check", "t.jsonl", "data.benchmarks=e.jsonl", "check.near=false")
+    assert (code, err) == (2, "error: data.benchmarks: has no effect with check.near=false; leave one of them out\n")
 
 
 def test_what_is_left_out_without_likeness_is_said(finetune: Run, tmp_path: Path) -> None:
@@ -265,4 +266,4 @@ def test_a_leak_that_is_allowed_is_no_error_and_is_said(finetune: Run, tmp_path:
     arguments = ("data", "check", "t.jsonl", "data.eval=e.jsonl", "check.near=true")
     assert finetune(*arguments)[0] == 2
     code, out, _ = finetune(*arguments, "data.allow_contamination=true")
-    assert code == 0 and "2 rows of data.eval are trained on too, which data.allow_contamination allows." in out
+    assert code == 0 and "2 rows of data.eval are trained on too, which data.allow_contamination allows: " in out

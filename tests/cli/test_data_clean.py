@@ -200,6 +200,18 @@ def test_near_copies_with_other_answers_or_other_instructions_stay(finetune: Run
     assert ids("cleaned/clean.jsonl") == [0, 2]
 
 
+def test_rows_that_make_other_calls_are_no_copies(finetune: Run, tmp_path: Path) -> None:
+    def row(city: str, number: int) -> dict[str, Any]:
+        call = {"type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+        turns = [{"role": "user", "content": prose(0)}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        return {"messages": turns, "id": number}
+
+    path = write_rows(tmp_path / "rows.jsonl", [row("Oslo", 0), row("Rome", 1), row("Oslo", 2)])
+    for number, steps in enumerate(["[near]", "[meaning] clean.meaning.model=tiny"]):
+        finetune("data", "clean", path, *f"clean.steps={steps} output={number}".split())
+        assert ids(f"{number}/clean.jsonl") == [0, 1]
+
+
 def test_rows_of_a_foreign_layout_are_written_in_one_layout(finetune: Run, tmp_path: Path) -> None:
     odd = {"instruction": "Say\u200b it", "input": "", "output": prose(1), "source": "x"}
     plain = {"instruction": "Say that", "input": "", "output": prose(2), "source": "y"}
@@ -277,6 +289,117 @@ def test_several_files_in_one_word_are_told_apart(finetune: Run, tmp_path: Path)
     assert code == 2 and err.endswith("; for several files write finetune data clean x.jsonl x.jsonl\n")
 
 
+PASTA = (
+    "Boil the water first, then add the salt and the pasta, stir it twice, and drain it after nine minutes or when it "
+    "is soft enough for you."
+)
+MEANINGS = [
+    talk("How do I cook pasta so that it is not too soft?", PASTA, id=0),
+    talk("How  do I cook pasta so\nthat it is not too soft?", PASTA.replace(", ", ",\n"), id=1),
+    talk("How do I cook pasta so that it is not very soft?", PASTA.replace("twice", "once"), id=2),
+    talk("How do I cook pasta so that it is not too soft?", "Ask your mother.", id=3),
+    talk("Which river flows through Vienna, and how long is it there?", "The Danube.", id=4),
+    talk("Which river flows through Vienna, and how long is it there?", "The Rhine.", id=5),
+    talk("Which river flows through Vienna, and how long is it so there?", "the Danube", id=6),
+    talk("Name the planets, from the one nearest to the sun outwards.", prose(7), id=7),
+]
+BY_MEANING = ("clean.steps=[meaning]", "clean.meaning.model=tiny")
+
+
+def test_of_rows_that_mean_the_same_one_is_kept(finetune: Run, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", MEANINGS)
+    record = json.loads(finetune("data", "clean", path, *BY_MEANING, "--json")[1])
+    assert record["rows"] == {"read": 8, "kept": 5, "changed": 0, "rejected": 3}
+    assert record["steps"] == [{"step": "meaning", "kept": 5, "changed": 0, "dropped": 3}]
+    assert record["embedder"]["model"] == "tiny" and len(record["embedder"]["fingerprint"]) == 64
+    assert ids("cleaned/clean.jsonl") == [0, 3, 4, 5, 7]
+    rejects = {row["record"]["id"]: row for row in read("cleaned/rejects.jsonl")}
+    assert {number: row["reason"].rpartition(" of ")[2].rpartition(" as ")[2] for number, row in rejects.items()} == {
+        1: f"{path}:1",
+        2: f"{path}:1",
+        6: f"{path}:5",
+    }
+    assert rejects[1]["reason"] == f"means the same (cosine 1.000) as {path}:1"
+    assert 0.95 <= float(rejects[2]["reason"].split("cosine ")[1][:5]) < 1
+    assert all(row["step"] == "meaning" and row["record"] == MEANINGS[number] for number, row in rejects.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        (["clean.meaning.threshold=0.999"], [0, 2, 3, 4, 5, 6, 7]),
+        (["clean.meaning.other_answers=true"], [0, 4, 7]),
+        (["clean.keep=last"], [2, 3, 5, 6, 7]),
+        (["clean.keep=highest", "clean.keep_by=id"], [2, 3, 5, 6, 7]),
+        (["clean.keep=longest"], [1, 3, 5, 6, 7]),
+    ],
+)
+def test_which_rows_mean_the_same_and_which_is_kept_are_settings(
+    finetune: Run, tmp_path: Path, settings: list[str], kept: list[int]
+) -> None:
+    code, _, err = finetune("data", "clean", write_rows(tmp_path / "rows.jsonl", MEANINGS), *BY_MEANING, *settings)
+    assert code == 0, err
+    assert ids("cleaned/clean.jsonl") == kept
+
+
+def test_other_instructions_and_plain_texts_are_told_apart_by_meaning_too(finetune: Run, tmp_path: Path) -> None:
+    system = [{"role": "system", "content": "Answer in French."}]
+    rows = [MEANINGS[0], {"messages": [*system, *MEANINGS[0]["messages"]], "id": 1}]
+    finetune("data", "clean", write_rows(tmp_path / "rows.jsonl", rows), *BY_MEANING)
+    assert ids("cleaned/clean.jsonl") == [0, 1]
+    texts = [
+        {"text": text, "id": number} for number, text in enumerate([PASTA, PASTA.replace("twice", "once"), prose(1)])
+    ]
+    finetune("data", "clean", write_rows(tmp_path / "texts.jsonl", texts), *BY_MEANING)
+    assert ids("cleaned/clean.jsonl") == [0, 2]
+
+
+def test_meanings_are_told_alike_every_time_and_in_any_order(finetune: Run, tmp_path: Path) -> None:
+    names, settings = ("clean.jsonl", "rejects.jsonl", "clean.json"), ("clean.keep=highest", "clean.keep_by=id")
+    found, rng = list[list[int]](), random.Random(0)
+    rows = [*MEANINGS, *(talk(prose(number), prose(number + 100), id=number) for number in range(8, 30))]
+    for _ in range(2):
+        path = write_rows(tmp_path / "rows.jsonl", rows)
+        bytes_of = []
+        for _ in range(2):
+            assert finetune("data", "clean", path, *BY_MEANING, *settings)[0] == 0
+            bytes_of.append([Path("cleaned", name).read_bytes() for name in names])
+        assert bytes_of[0] == bytes_of[1]
+        found.append(sorted(ids("cleaned/clean.jsonl")))
+        rng.shuffle(rows)
+    assert found[0] == found[1] and 2 in found[0] and 0 not in found[0]
+
+
+def test_a_record_that_is_no_row_means_the_same_as_none(finetune: Run, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [MEANINGS[0], {"messages": 1}, {"messages": 2}, MEANINGS[1]])
+    steps = ("clean.steps=[meaning,invalid]", "clean.meaning.model=tiny")
+    record = json.loads(finetune("data", "clean", path, *steps, "--json")[1])
+    assert [(step["kept"], step["dropped"]) for step in record["steps"]] == [(3, 1), (1, 2)]
+
+
+def test_an_embedding_model_that_cannot_be_used_is_refused_before_reading(finetune: Run, tmp_path: Path) -> None:
+    (tmp_path / "pickled").mkdir()
+    config = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 8, "num_hidden_layers": 1}
+    (tmp_path / "pickled" / "config.json").write_text(json.dumps({**config, "vocab_size": 9}))
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
+    (tmp_path / "coded").mkdir()
+    (tmp_path / "coded" / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoModel": "x.Y"}}))
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "config.json").write_text(
+        json.dumps({**config, "model_type": "t5", "is_encoder_decoder": True})
+    )
+    said = {
+        "both": "is an encoder-decoder model; use an encoder or a decoder of texts",
+        "pickled": "has only pickled weights (pytorch_model.bin), which can run code when loaded",
+        "coded": "this model needs Python code from its own repository; name a model of a kind that transformers has",
+    }
+    write_rows(tmp_path / "x.jsonl", [talk("a", "b")])
+    for name, what in said.items():
+        code, _, err = finetune("data", "clean", "x.jsonl", "clean.steps=[meaning]", f"clean.meaning.model={name}")
+        assert code == 2 and what in err, err
+        assert not Path("cleaned").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -294,6 +417,11 @@ def test_several_files_in_one_word_are_told_apart(finetune: Run, tmp_path: Path)
         (["x.jsonl", "clean.steps=[invalid]", "clean.keep=last"], "clean.keep: has no effect"),
         (["x.jsonl", "model=tiny"], "model: has no effect"),
         (["x.jsonl", "clean.steps=[length]", "clean.length.low=1", "clean.length.unit=tokens"], "clean.length.unit: tokens need a model"),
+        (["x.jsonl", "clean.steps=[meaning]"], "clean.meaning.model: the step meaning compares embeddings, and no model is named; name one"),
+        (["x.jsonl", "clean.meaning.model=tiny"], "clean.meaning.model: has no effect: meaning is not among clean.steps; add meaning: clean.steps=[normalise,roles,invalid,secrets,exact,near,meaning]"),
+        (["x.jsonl", *BY_MEANING, "clean.meaning.revision=main"], "clean.meaning.revision: has no effect on a local model"),
+        (["x.jsonl", *BY_MEANING, "clean.meaning.threshold=1"], "clean.meaning.threshold: must be"),
+        (["x.jsonl", *BY_MEANING, "model=tiny"], "model: has no effect"),
         (["x.jsonl", "data.split=test"], "data.split: has no effect"),
         (["x.jsonl", "clean.keep=highest", "clean.keep_by=day"], "clean.keep_by: no row has a column 'day'"),
         (["y.jsonl"], "data clean y.jsonl: no such file"),

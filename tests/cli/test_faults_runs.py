@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(finetune: Run, run: Path, 
     said = "resume runs/x/checkpoints/checkpoint-2: is of a run with other settings or rows; continue that run, or start from its result"
     again(finetune, tmp_path, 79, said, "name=y", "tuning.rank=4", "training.max_steps=3", there)
     assert not (tmp_path / "runs" / "y").exists()
-    said = "training.max_steps: 1 steps are fewer than runs/x/checkpoints/checkpoint-2 has done; raise it, choose another name"
+    said = "training.max_steps: 1 step would be fewer than runs/x/checkpoints/checkpoint-2 has done; raise it, choose another name"
     again(finetune, tmp_path, 79, said, "name=y", "training.max_steps=1", there)
 
 

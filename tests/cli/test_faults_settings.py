@@ -31,7 +31,7 @@ ALWAYS: list[tuple[int, tuple[str, ...], str]] = [
     (23, ("data.eval=t.jsonl", "data.eval_share=0.5"), "data.eval_share: has no effect when data.eval gives the held-out rows; leave one of them out"),
     (9, ("training.max_steps=100000000000",), "training.max_steps: 100,000,000,000 steps of 8 rows are more than a run can order (1,000,000,000); lower it"),
     (9, ("training.epochs=1e30",), "training.epochs: "),
-    (9, ("training.epochs=0.01",), "training.batch_size: 19 rows in 0.01 epochs do not fill one batch of 8 × 1 × 1 = 8 rows; use a smaller batch, more epochs"),
+    (9, ("training.epochs=0.01",), "training.batch_size: 19 rows in 0.01 epochs cannot fill one batch of 8 × 1 × 1 = 8 rows; use a smaller batch, more epochs"),
     (9, ("training.max_time=1d",), "training.max_time: '1d' is no duration; write it like 90m, 3h or 1h30m"),
     (26, ("training.scheduler=constant", "training.warmup=0.1"), "training.warmup: has no effect with training.scheduler=constant; use training.scheduler=constant_with_warmup"),
     (23, ("training.warmup=1000",), "training.warmup: 1000 warm-up steps leave nothing of the run's 7; use a share such as 0.05"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_several_sources_are_shown_with_what_each_has() -> None:
 def test_too_few_rows_for_one_batch_are_refused_with_the_arithmetic() -> None:
     with pytest.raises(UserError) as error:
         plan("training.epochs=1", data=rows(train=1, held_out=None))
-    assert "1 rows in 1 epochs do not fill one batch of 8 × 1 × 1 = 8 rows" in str(error.value)
+    assert "1 row in 1 epoch cannot fill one batch of 8 × 1 × 1 = 8 rows" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,14 @@ def test_the_plan_says_where_each_value_came_from() -> None:
     assert "override" in lines["training.batch_size"]
     assert "plan: ten times the rate" in lines["training.learning_rate"]
     assert "4 × 1 × 1 = 4 rows a step" in text
+
+
+def test_one_of_anything_is_said_as_one() -> None:
+    text = describe(plan("training.batch_size=1", "training.epochs=1", data=rows(1, 1)))
+    said = ("1 chat row, 90 tokens", "1 row, 10% split off", "= 1 row a step", "1 step, 1 epoch")
+    assert all(one in text for one in said) and not re.search(r"\b1 \w+( \w+)?s\b", text.split("the first row")[0]), (
+        text
+    )
 
 
 def test_durations_are_read_as_they_are_written() -> None:

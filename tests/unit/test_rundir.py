@@ -117,7 +117,7 @@ def test_an_order_of_rows_is_not_left_in_the_middle_of_a_run(tmp_path: Path) -> 
 
 def test_a_finished_run_is_not_made_shorter(tmp_path: Path) -> None:
     stored(tmp_path, finished=True)
-    with pytest.raises(UserError, match="5 steps are fewer than the 10"):
+    with pytest.raises(UserError, match="5 steps would be fewer than the 10"):
         check_same_run(tmp_path, composed().config, "a", 5, 8, "flat")
 
 

@@ -20,7 +20,7 @@ from finetune.data.build.endpoint import Endpoint, Trouble, find_endpoint
 from finetune.data.build.limits import Ceiling, Pace, likely, most
 from finetune.data.build.settings import TeacherSettings
 from finetune.data.build.teacher import Outcome
-from finetune.errors import RunFailed, UserError
+from finetune.errors import RunFailed, UserError, counted
 from finetune.log import log
 
 LONGEST_WAIT = 600.0  # seconds; an endpoint that asks for more is not waited for
@@ -176,7 +176,7 @@ class _Round:
             return
         if self._answers == since:
             tries = f"tried {flight.tries + 1} times" if flight.tries else "teacher.retries=0"
-            kept = f"{self._asked.requests:,} answers are kept; the same command continues"
+            kept = f"{counted(self._asked.requests, 'answer')} kept; the same command continues"
             raise RunFailed(f"teacher.url {self._endpoint.host}: {trouble.what}, {tries}; {kept}")
         self._failed[flight.key] = trouble.what
 

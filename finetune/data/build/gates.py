@@ -12,6 +12,7 @@ from finetune.data.build.settings import GateSettings
 from finetune.data.check import check
 from finetune.data.likeness.words import count_words
 from finetune.data.rows import Chat
+from finetune.errors import counted
 from finetune.evaluate.score import SCORERS, contains, exact, f1
 
 Gate = Callable[[Candidate, GateSettings], str]
@@ -53,15 +54,15 @@ def judge(candidate: Candidate, settings: GateSettings) -> tuple[str, str] | Non
 
 
 def _shape(candidate: Candidate, settings: GateSettings) -> str:
-    return next((f"{found.field}: {found.what}" for found in check(Chat(candidate.messages))), "")
+    return next((found.what for found in check(Chat(candidate.messages))), "")
 
 
 def _length(candidate: Candidate, settings: GateSettings) -> str:
     words = count_words(candidate.answer)
     if words < settings.min_words:
-        return f"{words} words, under gates.min_words={settings.min_words}"
+        return f"{counted(words, 'word')}, under gates.min_words={settings.min_words}"
     if words > settings.max_words:
-        return f"{words} words, over gates.max_words={settings.max_words}"
+        return f"{counted(words, 'word')}, over gates.max_words={settings.max_words}"
     return ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.data.build.candidates import Candidate
 from finetune.data.likeness.words import count_words, normalise
+from finetune.errors import counted
 
 SAMPLE = 1000  # rows whose nearest neighbour is looked for
 SHINGLE = 3  # words
@@ -87,7 +88,8 @@ def _shares(groups: Sequence[str]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The outcome as a person reads it."""
     counts, found = result["counts"], result["diversity"]
-    lines = [f"{counts['rows']:,} rows from {counts['examples']:,} examples in {counts['answered']:,} answers"]
+    examples, answers = counted(counts["examples"], "example"), counted(counts["answered"], "answer")
+    lines = [f"{counted(counts['rows'], 'row')} from {examples} in {answers}"]
     rejected = {gate: count for gate, count in counts["rejected"].items() if count}
     lines += [f"  rejected {gate:<12} {count:>8,}" for gate, count in rejected.items()]
     if counts["surplus"]:
@@ -100,13 +102,15 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"  {part + 's':<10} distinct 1/2/3-grams {shares}, words {spread} (tenth, median, ninetieth)")
         lines.append(f"  nearest neighbour: likeness {nearest['mean']:.2f} in the mean, {nearest['most']:.2f} at most")
         share = f"the largest has {sources['largest_share']:.0%}"
-        lines.append(f"  {sources['count']:,} sources, as even as {sources['effective']:,} equal ones; {share}")
+        lines.append(
+            f"  {counted(sources['count'], 'source')}, as even as {sources['effective']:,} equal ones; {share}"
+        )
     return "\n".join([*lines, f"  {spent(result['spent'])}"])
 
 
 def spent(used: dict[str, Any]) -> str:
     """What asking has cost."""
-    text = f"spent {used['tokens_in']:,} + {used['tokens_out']:,} tokens in {used['requests']:,} answers"
+    text = f"spent {used['tokens_in']:,} + {used['tokens_out']:,} tokens in {counted(used['requests'], 'answer')}"
     if used["cost"] is not None:
         text += f", {used['cost']:.4f} by the prices given"
     if used["unknown_tokens"]:

@@ -72,7 +72,7 @@ def _item(record: Record, columns: Mapping[str, str]) -> Item:
         raise BadRow("reference", "must be text or a number", "put it in quotes")
     probe = Chat((*messages, {"role": "assistant", "content": "…"}))
     for found in check(probe):
-        raise BadRow(found.field, found.what, found.mend, found.code)
+        raise BadRow("messages" if "messages" in values else "", found.what, found.mend, found.code)
     said = {"prompt": messages[-1]["content"], **values}
     return Item(
         record.where, said, messages, None if reference is None else str(reference), group=record.where, tools=tools

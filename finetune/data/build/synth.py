@@ -27,7 +27,7 @@ from finetune.data.build.templates import Template, find_template
 from finetune.data.build.trip import round_trip
 from finetune.data.load import check_used
 from finetune.data.sandbox import TemplateFault
-from finetune.errors import Fault, GateRefused, Interrupted, StoppedEarly, UserError
+from finetune.errors import Fault, GateRefused, Interrupted, StoppedEarly, UserError, counted
 from finetune.log import log
 from finetune.rundir import claimed, write_json, write_text
 
@@ -84,7 +84,7 @@ def command(arguments: Sequence[str], json_output: bool) -> int:
         print(f"\n{folder / ROWS}\n{folder / REJECTS}\n{folder / SYNTH}")
     sys.stdout.flush()
     if result["status"] == "ceiling":
-        what = f"stopped at the ceiling, {result['counts']['unasked']:,} requests unasked"
+        what = f"stopped at the ceiling, {counted(result['counts']['unasked'], 'request')} unasked"
         raise StoppedEarly(f"{what}; raise it, and the same command continues")
     if not result["counts"]["rows"]:
         raise GateRefused(f"no example passed the gates; {folder / REJECTS} says why")
@@ -151,7 +151,7 @@ def build(settings: SynthSettings) -> dict[str, Any]:
         try:
             made = _make(work, asked)
         except KeyboardInterrupt:
-            kept = f"{asked.requests:,} answers are kept in {folder / ASKED}"
+            kept = f"{counted(asked.requests, 'answer')} kept in {folder / ASKED}"
             raise Interrupted(f"interrupted; {kept}; the same command continues") from None
         return _write(folder, work, made, asked)
 

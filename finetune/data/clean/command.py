@@ -11,14 +11,14 @@ from omegaconf import MISSING
 
 from finetune import __version__
 from finetune.data.build.origin import passed_on
-from finetune.data.check import check
 from finetune.data.clean.copies import Preference
 from finetune.data.clean.faults import check_settings
 from finetune.data.clean.item import Item, unpack
 from finetune.data.clean.reading import read_items
-from finetune.data.clean.settings import CleanSettings
+from finetune.data.clean.settings import CleanConfig, CleanSettings
 from finetune.data.clean.steps import Run, Tally
 from finetune.data.faults import FaultLog
+from finetune.data.likeness.embedding import Embedder
 from finetune.data.load import check_hub
 from finetune.data.output import Output, fingerprint
 from finetune.data.read import Source, find_sources, shorten
@@ -48,11 +48,11 @@ def clean(files: Sequence[str], settings: CleanSettings) -> dict[str, Any]:
     check_settings(settings)
     sources = find_sources(list(files), "data clean")
     check_hub(settings.data, sources)
-    tokenizer = _tokenizer(settings)
+    tokenizer, embedder = _tokenizer(settings), _embedder(settings.clean)
     output = Output(settings.output, [ROWS, REJECTS], RECORD)
     output.check_free(path for source in sources for path in source.files)
     with explained(output.folder), output:
-        work = _Work(output, settings, tokenizer)
+        work = _Work(output, settings, tokenizer, embedder)
         work.take(sources)
         work.write()
         record = output.publish(work.record(sources))
@@ -62,10 +62,10 @@ def clean(files: Sequence[str], settings: CleanSettings) -> dict[str, Any]:
 class _Work:
     """The rows on their way from the files to the output."""
 
-    def __init__(self, output: Output, settings: CleanSettings, tokenizer: Any) -> None:
-        self._output, self._settings = output, settings
+    def __init__(self, output: Output, settings: CleanSettings, tokenizer: Any, embedder: Embedder | None) -> None:
+        self._output, self._settings, self._embedder = output, settings, embedder
         preference = Preference(settings.clean.keep, settings.clean.keep_by)
-        self._run = Run(settings.clean, tokenizer, output.folder, self._reject, preference)
+        self._run = Run(settings.clean, tokenizer, output.folder, self._reject, preference, embedder)
         self._kept = Shelf(output.folder)
         self._layouts: set[str] = set()
         self._faults = FaultLog()
@@ -91,7 +91,7 @@ class _Work:
 
     def _keep(self, item: Item, drops_invalid: bool) -> None:
         """Keep a row, unless the steps behind `invalid` have left something that `train` refuses."""
-        wrong = item.fault if item.row is None else next((f"{found[0]}: {found[1]}" for found in check(item.row)), "")
+        wrong = item.refused()
         if wrong and drops_invalid:
             tally = self._run.tallies["invalid"]
             tally.kept -= 1
@@ -142,6 +142,7 @@ class _Work:
             "rows": {**rows, "rejected": self._rejected + self._broken},
             "teachers": passed_on(path for source in sources for path in source.files),
             "steps": [asdict(self._run.tallies[name]) for name in self._settings.clean.steps],
+            "embedder": self._embedder.record() if self._embedder else None,
             "settings": {"data": settings["data"], "clean": settings["clean"], "model": _model_name(self._settings)},
         }
 
@@ -159,6 +160,12 @@ def _tokenizer(settings: CleanSettings) -> Any:
     model = settings.model
     facts = inspect_model(model.name, model.revision, model.trust_remote_code)
     return load_tokenizer(facts, model.chat_template, ())
+
+
+def _embedder(clean: CleanConfig) -> Embedder | None:
+    if "meaning" not in clean.steps or clean.meaning.model is None:
+        return None
+    return Embedder(clean.meaning.model, clean.meaning.revision)
 
 
 def describe(record: dict[str, Any]) -> Iterator[str]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.data.clean.item import Item, frame, said, unpack
+from finetune.data.clean.item import Item, answered, frame, said, unpack
 from finetune.data.clean.settings import NearConfig
 from finetune.data.faults import kind_of
 from finetune.data.likeness.similar import earlier_pairs
 from finetune.data.likeness.words import fold
-from finetune.data.rows import Text, answer, compared, hashed, to_json
+from finetune.data.rows import compared, hashed, to_json
 from finetune.data.shelf import Reordered, Shelf
 from finetune.data.split import Neighbours
 from finetune.errors import UserError
@@ -128,7 +128,7 @@ class _Rows:
         row = item.row
         self.items.add(item.pack())
         self.texts.add(compared(row) if row is not None else "")
-        self.answers.add(answer(row) if row is not None and not isinstance(row, Text) else "")
+        self.answers.add(answered(row) if row is not None else "")
         self.frames.append(hashed(frame(row)) if row is not None else len(self.frames))
         self.ranks.append(rank)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 from omegaconf import MISSING
 
@@ -11,12 +12,18 @@ from finetune.data.clean.settings import ALL_STEPS, CleanConfig, CleanSettings
 from finetune.data.examine.languages import NAMES
 from finetune.errors import Fault, UserError, did_you_mean
 
-SECTIONS = ("personal", "boilerplate", "language", "length", "near")
+SECTIONS = ("personal", "boilerplate", "language", "length", "near", "meaning")
 
 
 def check_settings(settings: CleanSettings) -> None:
     """Refuse them, all at once."""
-    faults = [*_steps(settings.clean), *_idle(settings.clean), *_wrong(settings.clean), *_model(settings)]
+    faults = [
+        *_steps(settings.clean),
+        *_idle(settings.clean),
+        *_wrong(settings.clean),
+        *_model(settings),
+        *_meaning(settings.clean),
+    ]
     if faults:
         raise UserError(faults)
 
@@ -37,8 +44,9 @@ def _idle(clean: CleanConfig) -> Iterator[Fault]:
             if section not in clean.steps and getattr(given, item.name) != getattr(usual, item.name):
                 mend = f"add {section}: clean.steps=[{','.join(_with(clean.steps, section))}]"
                 yield Fault(f"clean.{section}.{item.name}", f"has no effect: {section} is not among clean.steps", mend)
-    if clean.keep != default.keep and not {"exact", "near"} & set(clean.steps):
-        yield Fault("clean.keep", "has no effect: neither exact nor near is among clean.steps", "leave it out")
+    if clean.keep != default.keep and not {"exact", "near", "meaning"} & set(clean.steps):
+        what = "has no effect: none of exact, near and meaning is among clean.steps"
+        yield Fault("clean.keep", what, "leave it out")
     if clean.keep_by is not None and clean.keep != "highest":
         yield Fault("clean.keep_by", f"has no effect with clean.keep={clean.keep}", "set clean.keep=highest")
 
@@ -67,6 +75,17 @@ def _wrong(clean: CleanConfig) -> Iterator[Fault]:
     for section, kinds in (("personal", clean.personal.kinds), ("boilerplate", clean.boilerplate.kinds)):
         if section in clean.steps and not kinds:
             yield Fault(f"clean.{section}.kinds", "is empty, so the step does nothing", "name some, or leave it out")
+
+
+def _meaning(clean: CleanConfig) -> Iterator[Fault]:
+    given = clean.meaning
+    if "meaning" not in clean.steps:
+        return
+    if given.model is None:
+        mend = "name one, such as clean.meaning.model=sentence-transformers/all-MiniLM-L6-v2"
+        yield Fault("clean.meaning.model", "the step meaning compares embeddings, and no model is named", mend)
+    elif given.revision is not None and (given.model == "tiny" or Path(given.model).expanduser().exists()):
+        yield Fault("clean.meaning.revision", "has no effect on a local model", "leave it out")
 
 
 def _model(settings: CleanSettings) -> Iterator[Fault]:

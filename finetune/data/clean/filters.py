@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from finetune.data.check import check
 from finetune.data.clean.item import Item, answers, said
 from finetune.data.clean.settings import LengthConfig
 from finetune.data.examine.answers import answer_hits
@@ -29,9 +28,7 @@ BOILERPLATE = {
 
 def invalid(item: Item) -> Reason:
     """Whatever `train` would refuse in a row."""
-    if item.row is None:
-        return item.fault
-    return next((f"{fault[0]}: {fault[1]}" for fault in check(item.row)), None)
+    return item.refused() or None
 
 
 def secret(item: Item) -> Reason:

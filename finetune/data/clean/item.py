@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.data import formats
+from finetune.data.check import check
 from finetune.data.formats import BadRow
 from finetune.data.read import Record
 from finetune.data.records import plain
-from finetune.data.rows import Chat, Message, Row, Text, from_json, to_json
+from finetune.data.rows import Chat, Message, Row, Text, answer, from_json, to_json
 
 Edit = Callable[[str], str]
 
@@ -36,6 +37,14 @@ class Item:
             other = formats.detect(values)
             mixed = f"the row is {other}, and the file is {self.layout}" if other and other != self.layout else ""
             self.row, self.fault = None, mixed or f"{bad.field}: {bad.what}"
+
+    def refused(self) -> str:
+        """Why `train` would refuse the row, with the column; nothing when it would not."""
+        if self.row is None:
+            return self.fault
+        for turn, what, _, _ in check(self.row):
+            return f"{formats.column(self.layout, self.values, self.row, turn)}: {what}"
+        return ""
 
     def change(self, row: Row) -> None:
         """Give the item another row, if it is another."""
@@ -106,6 +115,14 @@ def answers(row: Row) -> list[str]:
     if isinstance(row, Text):
         return [row.text]
     return [message["content"] for message in row.messages if message["role"] == "assistant" and message["content"]]
+
+
+def answered(row: Row) -> str:
+    """What is answered in the end, with the calls that are made; nothing for plain text."""
+    if isinstance(row, Text):
+        return ""
+    calls = row.messages[-1].get("tool_calls")
+    return f"{answer(row)}\n{json.dumps(calls, sort_keys=True)}" if calls else answer(row)
 
 
 def frame(row: Row) -> str:

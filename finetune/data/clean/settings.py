@@ -18,6 +18,7 @@ ALL_STEPS = (
     "length",
     "exact",
     "near",
+    "meaning",
 )
 PERSONAL = ("email", "phone", "card", "iban", "ip", "ssn")
 
@@ -66,6 +67,20 @@ class NearConfig:
 
 
 @dataclass
+class MeaningConfig:
+    """What a row of the same meaning is."""
+
+    model: str | None = setting(
+        None,
+        "Text model whose embeddings are compared: hub id, folder, or `tiny`; the step has none of its own.",
+        example="sentence-transformers/all-MiniLM-L6-v2",
+    )
+    revision: str | None = setting(None, "Commit, tag or branch of an embedding model on the hub.")
+    threshold: float = setting(0.95, "Least cosine of embeddings of the same meaning.", above=0, below=1)
+    other_answers: bool = setting(False, "Drop rows that ask the same also when their answers differ.")
+
+
+@dataclass
 class CleanConfig:
     """The steps, in their order, and their settings."""
 
@@ -83,6 +98,7 @@ class CleanConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
     length: LengthConfig = field(default_factory=LengthConfig)
     near: NearConfig = field(default_factory=NearConfig)
+    meaning: MeaningConfig = field(default_factory=MeaningConfig)
 
 
 @dataclass

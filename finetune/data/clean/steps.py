@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune.data.clean import copies, filters, normalise, personal, roles
+from finetune.data.clean import copies, filters, meaning, normalise, personal, roles
 from finetune.data.clean.item import Item
 from finetune.data.clean.settings import CleanConfig
+from finetune.data.likeness.embedding import Embedder
 
 Reject = Callable[[Item, str, str], None]  # the item, the step that drops it, and why
 Edit = Callable[[Item], None]
@@ -35,6 +36,7 @@ class Run:
     folder: Path  # for what does not fit into memory
     reject: Reject
     preference: copies.Preference
+    embedder: Embedder | None = None  # where meanings are compared
     tallies: dict[str, Tally] = field(default_factory=dict)
 
     def apply(self, items: Iterator[Item]) -> Iterator[Item]:
@@ -94,6 +96,13 @@ def _near(run: Run, items: Iterator[Item]) -> Iterator[Item]:
     return _counted(kept, run.tallies["near"])
 
 
+def _meaning(run: Run, items: Iterator[Item]) -> Iterator[Item]:
+    assert run.embedder is not None
+    drop, config = partial(run.drop, "meaning"), run.config.meaning
+    kept = meaning.drop_same(items, run.preference, config, run.embedder, drop, run.folder)
+    return _counted(kept, run.tallies["meaning"])
+
+
 def _counted(items: Iterator[Item], tally: Tally) -> Iterator[Item]:
     for item in items:
         tally.kept += 1
@@ -111,4 +120,5 @@ STEPS: dict[str, Step] = {
     "length": _dropping("length", lambda run: filters.length(run.config.length, run.tokenizer)),
     "exact": _exact,
     "near": _near,
+    "meaning": _meaning,
 }

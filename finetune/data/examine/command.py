@@ -10,17 +10,19 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from finetune.data import workers
+from finetune.data import benchmarks, workers
 from finetune.data.codes import ERROR
-from finetune.data.examine.copies import note_copies, note_leaks
+from finetune.data.examine.copies import as_compared, note_copies, note_leaks
 from finetune.data.examine.gathered import Gathered
 from finetune.data.examine.notes import Notes
 from finetune.data.examine.page import page
 from finetune.data.examine.result import Result, as_json, conclude, lines
 from finetune.data.examine.settings import IDLE, MOST_ROWS, CheckSettings, check_settings
 from finetune.data.examine.whole import look_at_all, note_trained
+from finetune.data.leaks import Compared
 from finetune.data.load import check_columns, check_hub
 from finetune.data.pieces import HELD_OUT, PART_BYTES, TRAIN, pieces
+from finetune.data.prepared import Allowed, said_allowed
 from finetune.data.read import Source, find_sources, shorten
 from finetune.errors import UserError
 from finetune.failures import explained
@@ -52,14 +54,17 @@ def command(arguments: Sequence[str], *, json_output: bool) -> int:
 def check(paths: Sequence[str], settings: CheckSettings) -> Result:
     """Look at every row of the files; raises UserError when they cannot be found or a setting is wrong."""
     train, held_out = _sources(paths, settings)
+    tests = benchmarks.find_benchmarks(settings.data.benchmarks)
     check_hub(settings.data, [*train, *held_out])
     check_columns(settings.data.columns)
     waiting = chain(pieces(TRAIN, train, settings.data), pieces(HELD_OUT, held_out, settings.data))
-    gathered = Gathered(settings, compares=bool(held_out))
+    gathered = Gathered(settings, compares=bool(held_out or tests))
     gathered.take(waiting, _processes(settings, (*train, *held_out)))
     look_at_all(gathered.train, gathered.notes)
-    remarks = [*_compare(gathered, settings), *([] if settings.has_model else [WITHOUT_MODEL])]
-    return conclude(_names([*train, *held_out]), gathered, settings, tuple(remarks))
+    exams = benchmarks.read_benchmarks(tests, gathered.notes)
+    remarks = [*_compare(gathered, exams, settings), *([] if settings.has_model else [WITHOUT_MODEL])]
+    names = _names([*train, *held_out, *tests])
+    return conclude(names, gathered, len(exams), settings, tuple(remarks))
 
 
 def _names(sources: Sequence[Source]) -> tuple[str, ...]:
@@ -67,9 +72,9 @@ def _names(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for source in sources for name in [*map(shorten, source.files)] or [source.given]))
 
 
-def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
+def _compare(gathered: Gathered, exams: Sequence[benchmarks.Passage], settings: CheckSettings) -> Iterator[str]:
     """Note rows that are nearly the same; says what was left out."""
-    texts, held_texts, near = gathered.texts, gathered.held_texts, settings.check.near
+    texts, near = gathered.texts, settings.check.near
     if near is False:
         if not settings.data.allow_contamination:
             note_trained(gathered.train, gathered.held_out, gathered.notes)
@@ -77,17 +82,25 @@ def _compare(gathered: Gathered, settings: CheckSettings) -> Iterator[str]:
         yield f"Near-copies{parts} were not looked for: leave check.near=false out."
         return
     processes = settings.check.processes
-    if len(texts) and len(held_texts):
-        train, held_out, words = gathered.train, gathered.held_out, settings.data.contamination_words
-        allowed = settings.data.allow_contamination
-        notes = Notes(0) if allowed else gathered.notes
-        found = note_leaks(train, held_out, texts, held_texts, notes, words=words, processes=processes)
-        if allowed and found:
-            yield f"{found:,} rows of data.eval are trained on too, which data.allow_contamination allows."
+    held_out = as_compared("data.eval", gathered.held_out, gathered.held_texts)
+    allowed = list(_leaks(gathered, [held_out, benchmarks.as_compared(exams)], settings))
+    if allowed:
+        yield f"{said_allowed(allowed)}."
     if near is None and len(gathered.train.table()) > MOST_ROWS:
         yield f"Near-copies among more than {MOST_ROWS:,} rows were not looked for: add check.near=true."
     elif len(texts) > 1:
         note_copies(gathered.train, texts, gathered.notes, processes)
+
+
+def _leaks(gathered: Gathered, measured: Sequence[Compared], settings: CheckSettings) -> Iterator[Allowed]:
+    """Note the rows that are trained and measured on; where that is allowed, give how many they are instead."""
+    data, train = settings.data, as_compared("data.train", gathered.train, gathered.texts)
+    notes = Notes(0) if data.allow_contamination else gathered.notes
+    for part in (part for part in measured if len(part.texts) and len(train.texts)):
+        words, processes = data.contamination_words, settings.check.processes
+        found = note_leaks(train, part, notes, words=words, processes=processes)
+        if data.allow_contamination and found:
+            yield Allowed(part.key, "", found)
 
 
 def _target(settings: CheckSettings) -> Path:

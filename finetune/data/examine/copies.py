@@ -1,4 +1,4 @@
-"""Near-copies among the training rows, and held-out rows that the training rows give away."""
+"""Near-copies among the training rows, and rows measured on that the training rows give away."""
 
 from __future__ import annotations
 
@@ -26,20 +26,14 @@ def note_copies(train: Sums, texts: Sequence[str], notes: Notes, processes: int 
             notes.note("near-copy", Sample(places.where(row), "", said))
 
 
-def note_leaks(
-    train: Sums,
-    held_out: Sums,
-    texts: Sequence[str],
-    held_texts: Sequence[str],
-    notes: Notes,
-    *,
-    words: int,
-    processes: int | None,
-) -> int:
-    """Note each held-out row that stands in the training rows, as `train` says it; how many there are."""
-    ours = Compared("data.train", texts, Places(train.runs, train.table()).where)
-    theirs = Compared("data.eval", held_texts, Places(held_out.runs, held_out.table()).where)
-    found = strongest(contamination(texts, held_texts, words=words, processes=processes).overlaps)
+def as_compared(key: str, sums: Sums, texts: Sequence[str]) -> Compared:
+    """The rows of a split, to be compared with others."""
+    return Compared(key, texts, Places(sums.runs, sums.table()).where)
+
+
+def note_leaks(train: Compared, part: Compared, notes: Notes, *, words: int, processes: int | None) -> int:
+    """Note each row of a part that stands in the training rows, as `train` says it; how many there are."""
+    found = strongest(contamination(train.texts, part.texts, words=words, processes=processes).overlaps)
     for overlap in found:
-        note_leak(overlap, ours, theirs, words, notes)
+        note_leak(overlap, train, part, words, notes)
     return len(found)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune.data import formats
-from finetune.data.convert import Converter
+from finetune.data.convert import Converter, their_name
 from finetune.data.examine.answers import answer_hits, ends_well, is_json
 from finetune.data.examine.languages import language
 from finetune.data.examine.notes import Notes, Sample
@@ -79,10 +79,7 @@ class Look:
             row = converter.row(record)
             if row is not None:
                 values = converter.values(record)
-                seen = view(row, values)
-                yield _Found(
-                    record, row, seen, converter.field("messages" if isinstance(row, Chat) else "text", values)
-                )
+                yield _Found(record, row, view(row, values), converter.layout, columns)
 
     def _count(self, piece: Piece, batch: list[_Found], looked: Looked) -> None:
         sizes = self._sizes(batch, looked)
@@ -122,12 +119,11 @@ class Look:
             if hit.code not in seen:
                 seen.add(hit.code)
                 _note_hit(looked.notes, hit, found)
-        said = tool_findings(found.row) if isinstance(found.row, Chat) else iter(())
-        for code, what in chain(said, turn_findings(found.view.values)):
+        for code, what, column in chain(_tool_findings(found), turn_findings(found.view.values)):
             if code not in seen:
                 seen.add(code)
-                column = "tools" if code in ("tool-twice", "tool-name", "tool-schema") else found.field
-                looked.notes.note(code, Sample(found.record.where, column, printable(masked(what))))
+                sample = Sample(found.record.where, found.theirs(column), printable(masked(what)))
+                looked.notes.note(code, sample)
 
     def _describe(self, found: _Found, looked: Looked, held_out: bool) -> tuple[int, int]:
         """Count what a row is like; gives its words and those of its last answer."""
@@ -140,15 +136,14 @@ class Look:
             return words, answer_words
         spoken = language(answer) or language(text)
         if spoken:
-            sums.add_language(spoken, Sample(found.record.where, found.field, ""), notes.most)
+            sums.add_language(spoken, Sample(found.record.where, found.column(), ""), notes.most)
         if not isinstance(found.row, Chat):
             return words, answer_words
         self._describe_answer(found, answer, looked)
         asked = language(found.view.asked())
         if spoken and asked and asked != spoken:
-            notes.note(
-                "language-switch", Sample(found.record.where, found.field, f"asked in {asked}, answered in {spoken}")
-            )
+            what = f"asked in {asked}, answered in {spoken}"
+            notes.note("language-switch", Sample(found.record.where, found.column(), what))
         return words, answer_words
 
     def _describe_answer(self, found: _Found, answer: str, looked: Looked) -> None:
@@ -173,7 +168,28 @@ class _Found:
     record: Record
     row: Row
     view: View
-    field: str
+    layout: str
+    columns: dict[str, str]  # our names to the file's
+
+    def column(self, turn: int | None = None, at: int = 0) -> str:
+        """The file's column that a turn came from; without one that of the last."""
+        return self.theirs(formats.column(self.layout, self.view.values, self.row, turn, at))
+
+    def theirs(self, column: str) -> str:
+        """What the file calls a column."""
+        return their_name(column, self.record, self.columns)
+
+
+def _tool_findings(found: _Found) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with tools and their calls: code, words and column."""
+    if isinstance(found.row, Chat):
+        tools = "tools" if found.view.values.get("tools") else "functions"
+        for code, what, turn in tool_findings(found.row):
+            yield (
+                code,
+                what,
+                tools if turn is None else formats.column(found.layout, found.view.values, found.row, turn),
+            )
 
 
 def _note_hit(notes: Notes, hit: Hit, found: _Found) -> None:
@@ -184,14 +200,14 @@ def _note_hit(notes: Notes, hit: Hit, found: _Found) -> None:
     said = f"{who}: {hit.what}" if who else hit.what
     if hit.shown:
         said += f" in {found.view.around(hit, masked(found.view.text))!r}"
-    notes.note(hit.code, Sample(found.record.where, found.field, printable(said)))
+    notes.note(hit.code, Sample(found.record.where, found.column(*found.view.turn(hit.begin)), printable(said)))
 
 
 def _note_end(notes: Notes, code: str, what: str, answer: str, found: _Found) -> None:
     sample = Sample("", "", "")
     if notes.wants(code):
         end = masked(answer)[-60:]
-        sample = Sample(found.record.where, found.field, printable(f"the last answer {what}: {end!r}"))
+        sample = Sample(found.record.where, found.column(), printable(f"the last answer {what}: {end!r}"))
     notes.note(code, sample)
 
 

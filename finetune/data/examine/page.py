@@ -65,6 +65,8 @@ def _verdict(result: Result) -> str:
     tiles = [(f"{result.rows:,}", "rows read"), (f"{result.sound:,}", "rows fit to learn from")]
     if result.held_out:
         tiles.append((f"{result.held_out:,}", "rows held out"))
+    if result.benchmarks:
+        tiles.append((f"{result.benchmarks:,}", "rows of benchmarks"))
     tiles += [(f"{result.count(severity):,}", HEADINGS[severity].lower()) for severity in SEVERITIES]
     boxes = "".join(f'<div class="tile"><b>{value}</b><span>{escape(name)}</span></div>' for value, name in tiles)
     said = f'<p><span class="verdict {style}">{word}</span>{_code(result.verdict)}</p>'

@@ -44,6 +44,7 @@ class Result:
     rows: int  # read, of the training files
     sound: int  # fit to be learned from
     held_out: int
+    benchmarks: int  # rows of benchmarks
     problems: tuple[Problem, ...]
     statistics: dict[str, Any]
     remarks: tuple[str, ...] = ()  # what was not looked at, and how to have it looked at
@@ -66,7 +67,9 @@ class Result:
         return f"Nothing speaks against training on {counted(self.rows, 'row')}."
 
 
-def conclude(files: tuple[str, ...], gathered: Gathered, settings: CheckSettings, remarks: tuple[str, ...]) -> Result:
+def conclude(
+    files: tuple[str, ...], gathered: Gathered, benchmarks: int, settings: CheckSettings, remarks: tuple[str, ...]
+) -> Result:
     """The result of all that was noted and counted."""
     train, held_out = gathered.train, gathered.held_out
     table = train.table()
@@ -77,6 +80,7 @@ def conclude(files: tuple[str, ...], gathered: Gathered, settings: CheckSettings
         rows=train.records,
         sound=len(table),
         held_out=held_out.records,
+        benchmarks=benchmarks,
         problems=problems,
         statistics=_statistics(train, table, settings),
         remarks=remarks,
@@ -138,6 +142,7 @@ def as_json(result: Result, page: str) -> dict[str, Any]:
         "rows": result.rows,
         "sound_rows": result.sound,
         "held_out_rows": result.held_out,
+        "benchmark_rows": result.benchmarks,
         "errors": result.count(ERROR),
         "warnings": result.count(WARNING),
         "hints": result.count(INFO),
@@ -188,6 +193,7 @@ def lines(result: Result, page: str) -> Iterator[str]:
 def _facts(result: Result) -> Iterator[str]:
     stats = result.statistics
     held = f", {result.held_out:,} held out" if result.held_out else ""
+    held += f", {result.benchmarks:,} of benchmarks" if result.benchmarks else ""
     yield f"{counted(result.rows, 'row')} in {counted(len(result.files), 'file')}{held}"
     for name, said in (("words", "words a row"), ("turns", "turns a conversation"), ("tokens", "tokens a row")):
         if spread := stats[name]:
@@ -205,4 +211,4 @@ def said_training(training: dict[str, Any]) -> str:
     """The estimate of tokens and cost in words."""
     about = "" if training["exact"] else "roughly "
     cost = "" if training["cost"] is None else f", {training['cost']:,.2f} at the given price"
-    return f"{about}{training['tokens']:,} tokens in {training['epochs']:g} epochs{cost}"
+    return f"{about}{training['tokens']:,} tokens in {counted(training['epochs'], 'epoch')}{cost}"

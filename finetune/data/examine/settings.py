@@ -21,7 +21,6 @@ IDLE = (
     "data.counts",
     "data.eval_share",
     "data.group_by",
-    "data.benchmarks",
     "model.precision",
     "model.attention",
     "method.trl",
@@ -34,7 +33,11 @@ NEEDS_MODEL = (
     "model.trust_remote_code",
     "method.learn",
 )
-NEEDS_HELD_OUT = ("data.contamination_words", "data.allow_contamination")
+NEEDS_MEASURED = (
+    "data.contamination_words",
+    "data.allow_contamination",
+)  # rows that the training rows are compared with
+NEEDS_NEAR = ("data.contamination_words", "data.benchmarks")
 
 
 @dataclass
@@ -92,12 +95,12 @@ def check_settings(settings: CheckSettings, arguments: Sequence[str]) -> None:
     if not settings.has_model:
         mend = "add model=tiny or another, or leave it out"
         faults += [Fault(key, "has no effect without a model", mend) for key in given if key in NEEDS_MODEL]
-    if settings.data.eval is None:
-        faults += [
-            Fault(key, "has no effect without data.eval", "leave it out") for key in given if key in NEEDS_HELD_OUT
-        ]
-    elif settings.check.near is False and NEEDS_HELD_OUT[0] in given:
-        faults.append(Fault(NEEDS_HELD_OUT[0], "has no effect with check.near=false", "leave one of them out"))
+    if settings.data.eval is None and not settings.data.benchmarks:
+        what = "has no effect without data.eval or data.benchmarks"
+        faults += [Fault(key, what, "leave it out") for key in given if key in NEEDS_MEASURED]
+    elif settings.check.near is False:
+        what = "has no effect with check.near=false"
+        faults += [Fault(key, what, "leave one of them out") for key in given if key in NEEDS_NEAR]
     for name in settings.check.disable:
         if name not in CODES:
             mend = did_you_mean(name, CODES) or "docs/data-checks.md lists them"

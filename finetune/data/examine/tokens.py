@@ -10,7 +10,7 @@ from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.rows import Chat, Row, unrolled
 from finetune.data.sandbox import TemplateFault
-from finetune.errors import Fault
+from finetune.errors import Fault, counted
 
 # Codes of what the encoder refuses.
 REFUSED = {"template": "template", "long": "nothing-learned", "nothing": "nothing-learned", "unrollable": "template"}
@@ -48,7 +48,7 @@ class Measurer:
     def _size(self, place: str, row: Row, result: Encoded | Refused, notes: Notes) -> Size:
         if isinstance(row, Chat) and isinstance(result, Refused) and result.kind == "unrollable":
             parts = unrolled(row)
-            notes.note("row-unrolled", Sample(place, "", f"becomes {len(parts)} rows, one for each answer"))
+            notes.note("row-unrolled", Sample(place, "", f"becomes {counted(len(parts), 'row')}, one for each answer"))
             sizes = [self._taken(place, item, notes) for item in self._encoder.encode(parts)]
             return Size(sum(size.tokens for size in sizes), sum(size.learned for size in sizes))
         return self._taken(place, result, notes)
@@ -73,7 +73,7 @@ class Measurer:
         elif not self._stops.intersection(learned[-STOP_WITHIN:]):
             notes.note("stop-not-learned", Sample(place, "", "what is learned ends in no stop token"))
         if result.unlearned_reasoning:
-            what = f"the reasoning of {result.unlearned_reasoning} answers is left out"
+            what = f"the reasoning of {counted(result.unlearned_reasoning, 'answer')} is left out"
             notes.note("reasoning-unlearned", Sample(place, "", what))
         return Size(len(result.input_ids), len(learned))
 

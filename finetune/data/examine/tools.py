@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune.data.faults import kind_of
 from finetune.data.rows import Chat, Message
-from finetune.errors import did_you_mean, listed
+from finetune.errors import counted, did_you_mean, listed
 
-Said = tuple[str, str]  # code, and what is wrong
+
+class Said(NamedTuple):
+    """What is wrong, with its code, and the place of the turn that it is wrong in; none for the tools."""
+
+    code: str
+    what: str
+    turn: int | None = None
+
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TYPES: dict[str, tuple[type, ...]] = {
@@ -41,12 +48,12 @@ def tool_findings(row: Chat) -> Iterator[Said]:
 def _tool(function: Mapping[str, Any], number: int, declared: Mapping[str, Any]) -> Iterator[Said]:
     name = function["name"]
     if name in declared:
-        yield "tool-twice", f"entry {number}: there is a tool {name!r} already"
+        yield Said("tool-twice", f"entry {number}: there is a tool {name!r} already")
     if not NAME.fullmatch(name):
-        yield "tool-name", f"entry {number}: {name!r} is no name for a function"
+        yield Said("tool-name", f"entry {number}: {name!r} is no name for a function")
     schema = function.get("parameters")
     if schema is not None and (wrong := _wrong_schema(schema)):
-        yield "tool-schema", f"entry {number} ({name}): {wrong}"
+        yield Said("tool-schema", f"entry {number} ({name}): {wrong}")
 
 
 def _wrong_schema(schema: Any) -> str:
@@ -71,11 +78,12 @@ def _calls(messages: Sequence[Message], declared: Mapping[str, Mapping[str, Any]
                 near = did_you_mean(name, declared) or (
                     f"declared: {listed(list(declared))}" if declared else "none is"
                 )
-                yield "tool-undeclared", f"turn {number} calls {name!r}, which is not declared ({near})"
+                what = f"turn {number} calls {name!r}, which is not declared ({near})"
+                yield Said("tool-undeclared", what, number - 1)
                 continue
             schema = declared[name].get("parameters")
             if isinstance(schema, dict) and (wrong := mismatch(call["function"]["arguments"], schema)):
-                yield "call-arguments", f"turn {number} calls {name!r}: {wrong}"
+                yield Said("call-arguments", f"turn {number} calls {name!r}: {wrong}", number - 1)
 
 
 def _answers(messages: Sequence[Message]) -> Iterator[Said]:
@@ -90,11 +98,12 @@ def _answers(messages: Sequence[Message]) -> Iterator[Said]:
             answers.append(later)
         ended = place + 1 == len(messages)  # the last turn may be the call: that is what is learned then
         if not ended and len(answers) < len(calls):
-            yield "call-unanswered", f"turn {place + 1} makes {len(calls)} calls, and {len(answers)} are answered"
+            what = f"turn {place + 1} makes {counted(len(calls), 'call')}, and {len(answers)} are answered"
+            yield Said("call-unanswered", what, place)
         known = {call["id"] for call in calls if "id" in call}
         for offset, answer in enumerate(answers, place + 2):
             if known and answer.get("tool_call_id") is not None and answer["tool_call_id"] not in known:
-                yield "call-id", f"turn {offset} answers a call of another id than those made"
+                yield Said("call-id", f"turn {offset} answers a call of another id than those made", offset - 1)
 
 
 def mismatch(value: Any, schema: Any, path: str = "", depth: int = 0) -> str:

@@ -24,21 +24,22 @@ READ = frozenset(
 LISTS = ("messages", "conversations", "prompt", "completion")
 
 
-def turn_findings(values: Values) -> Iterator[tuple[str, str]]:
-    """What is wrong with the keys of the turns that no layout looks at: code and words."""
-    turns = next((values[name] for name in LISTS if isinstance(values.get(name), list)), ())
+def turn_findings(values: Values) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with the keys of the turns that no layout looks at: code, words and column."""
+    column = next((name for name in LISTS if isinstance(values.get(name), list)), "")
     unread: dict[str, None] = {}
-    for number, turn in enumerate(turns, 1):
+    for number, turn in enumerate(values[column] if column else (), 1):
         if len(turn) <= 2:
             continue
         if "weight" in turn:
-            yield from _weight(turn, number)
+            yield from _weight(turn, number, column)
         unread.update((key, None) for key in turn if key not in READ)
     if unread:
-        yield "key-unread", f"nothing reads {', '.join(sorted(unread))}"
+        yield "key-unread", f"nothing reads {', '.join(sorted(unread))}", column
 
 
-def _weight(turn: Values, number: int) -> Iterator[tuple[str, str]]:
+def _weight(turn: Values, number: int, column: str) -> Iterator[tuple[str, str, str]]:
     weight, role = turn["weight"], ROLES.get(str(turn.get("role", turn.get("from"))), "")
     if weight is not None and role != "assistant":
-        yield "weight-ignored", f"turn {number} is {role}'s, and only the assistant's turns have a weight"
+        what = f"turn {number} is {role}'s, and only the assistant's turns have a weight"
+        yield "weight-ignored", what, column

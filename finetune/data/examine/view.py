@@ -64,6 +64,12 @@ class View:
         kind = "" if part.kind == "content" else f", {part.kind}"
         return f"turn {part.number} ({part.role}{kind})" if part.number else ""
 
+    def turn(self, place: int) -> tuple[int | None, int]:
+        """In which turn a place of the text lies, and where in what it says; no turn for plain text."""
+        index = bisect_right(self.begins, place) - 1
+        part = self.parts[index]
+        return (part.number - 1 if part.number else None), (place - self.begins[index] if part.kind == "content" else 0)
+
     def around(self, hit: Hit, text: str) -> str:
         """The text around a hit, of the same turn; `text` is the row's with what is private masked."""
         place = bisect_right(self.begins, hit.begin) - 1

@@ -30,7 +30,7 @@ def look_at_all(train: Sums, notes: Notes) -> None:
     places = Places(train.runs, table)
     dropped = notes.tallies.get("row-dropped")
     if len(table) and dropped is not None and not table["tokens"].any():
-        what = f"all {len(table)} rows of the split train are over data.max_length and were dropped"
+        what = f"every row of the split train ({len(table)}) is over data.max_length and was dropped"
         mend = "raise data.max_length, or set data.on_long=truncate"
         notes.add(train.runs[0].file, what, mend, "all-dropped")
     if 0 < len(table) < FEWEST_ROWS:

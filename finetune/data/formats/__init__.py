@@ -5,6 +5,7 @@ from __future__ import annotations
 from finetune.data.formats.chats import from_contents, from_messages, from_sharegpt
 from finetune.data.formats.layout import BadRow, Layout, Values
 from finetune.data.formats.pairs import (
+    asked_turns,
     from_alpaca,
     from_dolly,
     from_openorca,
@@ -13,7 +14,7 @@ from finetune.data.formats.pairs import (
     from_two,
 )
 from finetune.data.formats.turns import REASONING, ROLES
-from finetune.data.rows import Row
+from finetune.data.rows import Row, Text
 from finetune.errors import listed
 
 __all__ = [
@@ -26,12 +27,19 @@ __all__ = [
     "BadRow",
     "Layout",
     "Values",
+    "column",
     "convert",
     "detect",
 ]
 
 # Columns of preference data: rows that have one are not for learning answers.
 PREFERENCES = ("chosen", "rejected")
+
+# Columns of the system's words, in layouts that have one.
+SYSTEM_COLUMNS = ("system", "system_prompt", "systemInstruction", "system_instruction")
+
+# Columns of what follows the question in its turn.
+MORE_COLUMNS = ("input", "context")
 
 # In the order in which they are tried: a record that fits several is what comes first.
 LAYOUTS: dict[str, Layout] = {
@@ -96,3 +104,32 @@ def convert(layout: str, values: Values) -> Row:
         what = f"missing (row has: {listed(list(values))})"
         raise BadRow(lacking[0], what, "add it, or delete the row", "field-missing")
     return LAYOUTS[layout].convert(values)
+
+
+def column(layout: str, values: Values, row: Row, turn: int | None = None, at: int = 0) -> str:
+    """The column that a turn of a row came from, by its place; `at` is a place in its text, of which two may be part.
+
+    Without a turn it is the column of the last.
+    """
+    own = LAYOUTS[layout]
+    if isinstance(row, Text) or turn is None or turn == len(row.messages) - 1:
+        return own.needs[-1]
+    if turn == 0 and row.messages[0]["role"] == "system" and (beside := _system_column(own, values)):
+        return beside
+    if len(own.needs) == 1:
+        return own.needs[0]
+    if "history" in own.may and turn < len(row.messages) - 2:
+        return "history"
+    question, answer = own.needs[-2:]
+    if any(isinstance(values[name], list) for name in (question, answer)):
+        return answer if turn >= asked_turns(values[question]) else question
+    more = [name for name in MORE_COLUMNS if name in own.may and values.get(name)]
+    return more[0] if more and at > len(values[question]) else question
+
+
+def _system_column(layout: Layout, values: Values) -> str:
+    """The column beside the others that the system's words came from, if they did."""
+    named = [name for name in SYSTEM_COLUMNS if name in (*layout.needs, *layout.may) and values.get(name)]
+    # Among messages blank words are passed over.
+    blank = len(layout.needs) == 1 and named and not str(values[named[0]]).strip()
+    return named[0] if named and not blank else ""

@@ -50,15 +50,19 @@ def from_prompt_completion(values: Values) -> Row:
     Two texts become a question and its answer in the model's chat template; only a model without a template
     sees them as they are, one after the other.
     """
-    prompt, completion = values["prompt"], values["completion"]
+    prompt, completion, tools = values["prompt"], values["completion"], tools_of(values.get("tools"))
     if isinstance(prompt, list) or isinstance(completion, list):
         asked = _given(prompt) if isinstance(prompt, list) else pair(text(prompt, "prompt"), "")[:1]
         if isinstance(completion, list):
-            return as_chat((*asked, *messages_of(completion, "completion")), "completion", values.get("tools"))
+            return as_chat((*asked, *messages_of(completion, "completion")), "completion", tools)
         said = pair("", text(completion, "completion"))[1:]
-        return as_chat((*asked, *said), "completion", values.get("tools"))
-    tools = tools_of(values.get("tools"))
+        return as_chat((*asked, *said), "completion", tools)
     return Chat(pair(text(prompt, "prompt"), text(completion, "completion")), tools, plain=True)
+
+
+def asked_turns(prompt: Any) -> int:
+    """How many turns a question in a column of its own becomes."""
+    return len(messages_of(prompt, "prompt")) if isinstance(prompt, list) else 1
 
 
 def _given(prompt: list[Any]) -> tuple[Message, ...]:

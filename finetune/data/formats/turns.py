@@ -26,6 +26,8 @@ ROLES = {
     "observation": "tool",
     "function_call": "function_call",
 }
+Tools = tuple[dict[str, Any], ...]
+
 REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
@@ -45,16 +47,16 @@ def pair(user: str, assistant: str) -> tuple[Message, Message]:
     return {"role": "user", "content": user}, {"role": "assistant", "content": assistant}
 
 
-def chat(value: Any, field: str, tools: Any = None, system: Any = None) -> Chat:
-    """A conversation: its turns, what may stand before them, and which answers are not learned."""
+def chat(value: Any, field: str, tools: Tools = (), system: Any = None, beside: str = "system") -> Chat:
+    """A conversation: its turns, what stands before them in the column `beside`, and which answers are not learned."""
     messages = messages_of(value, field)
     if system is not None:
-        said = _content(system, 0, "system") or ""
+        said = _content(system, "", beside) or ""
         messages = ({"role": "system", "content": said}, *messages) if said.strip() else messages
     return as_chat(messages, field, tools)
 
 
-def as_chat(messages: tuple[Message, ...], field: str, tools: Any) -> Chat:
+def as_chat(messages: tuple[Message, ...], field: str, tools: Tools) -> Chat:
     """A conversation of these messages, up to the last answer that is learned."""
     unlearned = [index for index, message in enumerate(messages) if not message.pop("learned", True)]
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -66,7 +68,7 @@ def as_chat(messages: tuple[Message, ...], field: str, tools: Any) -> Chat:
     if answers and answers[-1] == len(messages) - 1:
         messages = messages[: learned[-1] + 1]  # nothing is learned of what follows
     skipped = tuple(index for index in unlearned if index < len(messages))
-    return Chat(messages, tools_of(tools), unlearned=skipped)
+    return Chat(messages, tools, unlearned=skipped)
 
 
 def messages_of(value: Any, field: str) -> tuple[Message, ...]:
@@ -97,7 +99,7 @@ def _message(turn: Any, number: int, field: str) -> Message:
     if role is None:
         mend = did_you_mean(given, ROLES) or "use system, user, assistant or tool"
         raise BadRow(field, f"turn {number} has the unknown role {given!r}", mend, "role-unknown")
-    content = _content(turn.get("content", turn.get("value")), number, field)
+    content = _content(turn.get("content", turn.get("value")), f"turn {number} content ", field)
     if role == "function_call":
         return {
             "role": "assistant",
@@ -119,21 +121,22 @@ def _message(turn: Any, number: int, field: str) -> Message:
     return message
 
 
-def _content(value: Any, number: int, field: str) -> str | None:
+def _content(value: Any, what: str, field: str) -> str | None:
+    """What is said, as text; `what` begins the message about anything else."""
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
-        what = f"turn {number} content must be text, got {kind_of(value)}"
-        raise BadRow(field, what, "put it in quotes", "content-type")
+        raise BadRow(field, f"{what}must be text, got {kind_of(value)}", "put it in quotes", "content-type")
     texts = []
     for part in value:
         kind = part.get("type", "text") if isinstance(part, dict) else None
         if kind in ("image", "image_url", "input_image", "audio", "input_audio", "video"):
-            what = f"turn {number} content holds a part of type {kind!r}"
-            raise BadRow(field, what, "only text can be learned from", "content-media")
+            raise BadRow(
+                field, f"{what}holds a part of type {kind!r}", "only text can be learned from", "content-media"
+            )
         if not isinstance(part, dict) or kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
-            what = f"turn {number} content must be text or a list of text parts, got a list with {kind_of(part)}"
-            raise BadRow(field, what, 'write parts as {"type": "text", "text": "…"}', "content-type")
+            found = f"{what}must be text or a list of text parts, got a list with {kind_of(part)}"
+            raise BadRow(field, found, 'write parts as {"type": "text", "text": "…"}', "content-type")
         texts.append(part["text"])
     return "".join(texts)
 
@@ -201,26 +204,24 @@ def _call(call: Any, number: int, field: str) -> dict[str, Any]:
     return {"id": call["id"], **found} if isinstance(call.get("id"), str) else found
 
 
-def tools_of(value: Any) -> tuple[dict[str, Any], ...]:
+def tools_of(value: Any, field: str = "tools") -> Tools:
     """Descriptions of tools, in one form."""
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
         except ValueError:
-            raise BadRow(
-                "tools", "is text that is not JSON", "write a list of tool descriptions", "tool-shape"
-            ) from None
+            raise BadRow(field, "is text that is not JSON", "write a list of tool descriptions", "tool-shape") from None
     if not value:
         return ()
     if not isinstance(value, list):
         mend = 'such as [{"name": …, "parameters": {…}}]'
-        raise BadRow("tools", f"must be a list, got {kind_of(value)}", mend, "tool-shape")
+        raise BadRow(field, f"must be a list, got {kind_of(value)}", mend, "tool-shape")
     tools = []
     for number, tool in enumerate(value, 1):
         inner = tool.get("function", tool) if isinstance(tool, dict) else None
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
             mend = 'write {"name": …, "parameters": {…}}'
-            raise BadRow("tools", f"entry {number} has no name", mend, "tool-shape")
+            raise BadRow(field, f"entry {number} has no name", mend, "tool-shape")
         if "input_schema" in inner:  # as Anthropic writes it
             inner = {"parameters" if key == "input_schema" else key: part for key, part in inner.items()}
         tools.append({"type": "function", "function": inner})

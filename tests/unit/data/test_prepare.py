@@ -174,7 +174,7 @@ def test_truncation_counts_and_refuses_a_row_that_loses_its_answer(
 
 
 def test_all_rows_dropped_is_a_fault(path: str, run_prepare: Run) -> None:
-    with pytest.raises(UserError, match="were dropped"):
+    with pytest.raises(UserError, match="was dropped"):
         run_prepare(path, max_length=20, on_long="drop")
 
 

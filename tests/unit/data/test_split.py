@@ -211,7 +211,25 @@ def test_rows_held_out_in_a_file_of_their_own(write_rows: Callable[..., str], ru
 def test_single_row_is_trained_on_and_said(write_rows: Callable[..., str], run_prepare: Run) -> None:
     prepared = run_prepare(write_rows([question(1)]))
     assert (prepared.train.rows, prepared.held_out, prepared.held_out_from) == (1, None, "none")
-    assert any("all rows belong together" in warning for warning in prepared.warnings)
+    assert any("there is only one row, so none is held out" in warning for warning in prepared.warnings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "joined"),
+    [
+        ([question(1)] * 3, {}, "the same text"),
+        ([question(1, f"{word} {word}s") for word in WORDS[:3]], {}, "the same question"),
+        ([{**question(number), "user": "Ada"} for number in range(3)], {"group_by": ["user"]}, "the same user"),
+        ([question(1), question(1), {**question(1), "user": "Ada"}], {"group_by": ["user"]}, "the same text"),
+    ],
+)
+def test_what_joined_all_rows_is_said(
+    write_rows: Callable[..., str], run_prepare: Run, rows: list[Any], settings: dict[str, Any], joined: str
+) -> None:
+    prepared = run_prepare(write_rows(rows), **settings)
+    assert prepared.held_out is None
+    said = f"data.train: all rows belong together ({joined}), so none is held out; give data.eval, or say"
+    assert any(warning.startswith(said) for warning in prepared.warnings), prepared.warnings
 
 
 def test_share_that_is_asked_for_is_not_needed(write_rows: Callable[..., str], run_prepare: Run) -> None:

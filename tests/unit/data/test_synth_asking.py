@@ -129,7 +129,7 @@ def test_giving_up_keeps_the_answers(synth: Run, endpoint: Endpoint, tmp_path: P
     code, _, said = synth("teacher.retries=1", "teacher.concurrency=1")
     assert code == 1
     (line,) = [line for line in said.splitlines() if line.startswith("error")]
-    assert "500, tried 2 times; 5 answers are kept; the same command continues" in line
+    assert "500, tried 2 times; 5 answers kept; the same command continues" in line
     endpoint.instead = lambda number, body: None
     assert synth()[0] == 0
     assert set(endpoint.answered.values()) == {1} and len(rows(tmp_path / "made")) == 12

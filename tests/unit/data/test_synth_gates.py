@@ -94,7 +94,7 @@ def test_a_document_gives_pairs_whose_quotes_stand_in_it(synth: Run, endpoint: E
         ("refusal", "asks about a document that the reader does not have: 'the document say'"),
         ("refusal", "speaks of itself: 'As an AI'"),
         ("parses", "no question and answer in text"),
-        ("shape", "messages: turn 2 (assistant) is empty"),
+        ("shape", "turn 2 (assistant) is empty"),
     ]
     asked = endpoint.asked[0]["messages"]
     assert (

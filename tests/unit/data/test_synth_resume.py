@@ -17,6 +17,7 @@ from teacher_server import Endpoint, serving
 
 from finetune.cli import main
 from finetune.data.build.asked import Request, Sampling
+from finetune.errors import counted
 from finetune.evaluate.generate import generate
 
 Run = Callable[..., tuple[int, str, str]]
@@ -71,7 +72,7 @@ def test_stopped_at_a_request_it_goes_on_and_asks_nothing_twice(
         assert code == (130 if how == signal.SIGINT else -how), said
         assert time.monotonic() - sent[0] < 25, "nobody waits for what is under way"
         if how == signal.SIGINT:
-            kept = f"{at - 1} answers are kept in made/asked.jsonl"
+            kept = f"{counted(at - 1, 'answer')} kept in made/asked.jsonl"
             assert said.splitlines()[-1] == f"interrupted; {kept}; the same command continues"
         assert not (tmp_path / "made" / "rows.jsonl").exists()
         assert main(command(endpoint)) == 0
@@ -160,7 +161,7 @@ def test_a_local_model_answers_and_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr("finetune.data.build.local.generate", interrupted)
     code, _, said = finetune(*local("teacher.batch_size=4"))
-    assert code == 130 and "4 answers are kept" in said
+    assert code == 130 and "4 answers kept" in said
     code, _, _ = finetune(*local("teacher.batch_size=4"))
     assert code == 0 and batches == [4, 4, 4, 4], "the batch that was interrupted is asked again, no other"
     broken = (tmp_path / "made" / "rows.jsonl").read_bytes()

@@ -3,8 +3,8 @@
 The student is made by `scripts/make_tiny_model` at half the size of the embedded model, after a short curriculum. The
 rows are plain English of the kind that both have seen, in which many words could come next: an example shows one of
 them, a teacher how likely each is. Both runs of a seed have the same rows in the same order and as many steps; what
-differs is `method=` and the learning rate, for each the better of 1e-3 and 3e-3 on rows made for choosing. Of both the
-checkpoint counts that was best on a part of the training rows.
+differs is `method=` and the learning rate: for each the best of RATES on rows made for choosing. Of both the checkpoint
+counts that was best on a part of the training rows.
 Scored is the likelihood of further rows, whose names neither the student nor the teacher has seen.
 
     scripts/bench distill [--seeds 3] [--rows 120] [--epochs 8] [--work FOLDER]
@@ -40,8 +40,10 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 WIDTH, BLOCKS = 128, 16  # of the student
 HELD_OUT = 160  # rows
 SENTENCES = (3, 8)  # of a row, at least and at most
-ALONE = ("method=sft", "training.learning_rate=1e-3")
-TAUGHT = ("method=distill", "method.teacher=tiny", "training.learning_rate=3e-3")
+CHOOSING = 80  # rows on which the rates are chosen
+RATES = ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
+ALONE = ("method=sft",)
+TAUGHT = ("method=distill", "method.teacher=tiny")
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
 
@@ -54,8 +56,8 @@ def student(folder: Path) -> Path:
 
 
 def write_rows(file: Path, split: curriculum.Split, count: int) -> list[str]:
-    """Texts with names of one split, in a file of rows."""
-    dice = Random(f"distill:{split}")
+    """Texts with names of one split, in a file of rows; other texts in a file of another name."""
+    dice = Random(f"distill:{file.name}")
     texts = [curriculum.text(dice, split, dice.randint(*SENTENCES)).text for _ in range(count)]
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     return texts
@@ -77,6 +79,17 @@ def scores(opened: Opener, speech: Speech, texts: list[str]) -> list[float]:
     return [-one.nll / max(1, one.tokens) for one in found]
 
 
+def best_rate(method: tuple[str, ...], same: tuple[str, ...], texts: list[str]) -> str:
+    """The learning rate with which a method scores best on texts made for choosing."""
+    found = {}
+    for rate in RATES:
+        plan = trained(*same, *method, f"training.learning_rate={rate}", "seed=1", f"name={method[0][7:]}-{rate}")
+        speech, models = open_run(plan)
+        found[rate] = fmean(scores(models.tuned, speech, texts))
+    print(f"{method[0]}: " + ", ".join(f"{rate} {score:.4f}" for rate, score in found.items()), flush=True)
+    return max(found, key=lambda rate: found[rate])
+
+
 def measure(seeds: int, rows: int, epochs: int) -> dict[str, Any]:
     """Students with and without a teacher, trained and scored in the current folder."""
     small = student(Path.cwd())
@@ -84,10 +97,15 @@ def measure(seeds: int, rows: int, epochs: int) -> dict[str, Any]:
     texts = write_rows(Path("held_out.jsonl"), "test", HELD_OUT)
     same = (f"model.name={small}", "data.train=train.jsonl", "tuning=full", "training.batching=padded",
             f"training.epochs={epochs}")  # fmt: skip
+    choosing = write_rows(Path("choosing.jsonl"), "test", CHOOSING)
+    sides = {
+        name: (*method, f"training.learning_rate={best_rate(method, same, choosing)}")
+        for name, method in {"alone": ALONE, "taught": TAUGHT}.items()
+    }
     runs: list[dict[str, Any]] = []
     for seed in range(1, seeds + 1):
-        alone = trained(*same, *ALONE, f"seed={seed}", f"name=alone-{seed}")
-        taught = trained(*same, *TAUGHT, f"seed={seed}", f"name=taught-{seed}")
+        alone = trained(*same, *sides["alone"], f"seed={seed}", f"name=alone-{seed}")
+        taught = trained(*same, *sides["taught"], f"seed={seed}", f"name=taught-{seed}")
         if alone.batch.steps != taught.batch.steps or alone.data.fingerprint != taught.data.fingerprint:
             raise RuntimeError("the two runs differ in more than the method")
         speech, models = open_run(alone)
@@ -98,7 +116,7 @@ def measure(seeds: int, rows: int, epochs: int) -> dict[str, Any]:
     return {
         "rows": alone.data.train.rows,
         "epochs": epochs,
-        "settings": {"both": same[2:], "alone": ALONE, "taught": TAUGHT},
+        "settings": {"both": same[2:], **sides},
         "parameters": {"teacher": taught.frozen["teacher"].parameters, "student": taught.model.parameters},
         "runs": runs,
         "difference": compared(runs),

@@ -69,7 +69,8 @@ def _summary(prepared: PreparedData) -> str:
     train = prepared.train
     share = 100 * train.supervised_tokens / max(train.tokens, 1)
     learned = f"{train.supervised_tokens:,} ({share:.0f} %)"
-    return f"{train.rows:,} rows, {train.tokens:,} tokens, of which {learned} are learned."
+    counted = f"{train.rows:,} rows, {train.tokens:,} tokens, of which {learned} are learned."
+    return f"The first window of a stream: {counted}" if prepared.is_partial else counted
 
 
 def _html_part(text: str, learned: bool) -> str:

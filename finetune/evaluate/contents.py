@@ -40,7 +40,8 @@ class Contents:
             return "a run of finetune"
         config, train = self.plan["config"], self.plan["data"]["train"]
         tuned = f"{config['method']['option']}, {config['tuning']['option']}"
-        length = f"{train['rows']:,} rows · {self.plan['batch']['steps']:,} steps"
+        rows = f"{train['rows']:,} rows" if self.plan["batch"]["epochs"] is not None else "streamed rows"
+        length = f"{rows} · {self.plan['batch']['steps']:,} steps"
         return f"{self.plan['model']['name']} · {tuned} · {length}"
 
     @property
@@ -116,15 +117,16 @@ def facts(contents: Contents) -> Pairs:
     model, batch, data = plan["model"], plan["batch"], plan["data"]
     train, held_out = data["train"], data["held_out"]
     rows = f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['supervised_tokens']:,} of them learned"
+    epochs = f", {batch['epochs']:g} epochs" if batch["epochs"] is not None else " over a stream of rows"
     share = f"{plan['trainable'] / max(1, model['parameters']):.2%} of the base"
     arithmetic = f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {batch['effective']}"
     return [
         ("base model", f"{model['name']} ({model['architecture']}, {model['parameters']:,} parameters)"),
         ("trained", f"{plan['config']['tuning']['option']}: {plan['trainable']:,} parameters, {share}"),
-        ("training rows", rows),
+        ("training rows" if batch["epochs"] is not None else "first window of rows", rows),
         ("held out", f"{held_out['rows']:,} rows" if held_out else "none"),
         ("batch", f"{arithmetic} rows a step"),
-        ("length", f"{batch['steps']:,} steps, {batch['epochs']:g} epochs"),
+        ("length", f"{batch['steps']:,} steps{epochs}"),
         ("device", f"{batch['processes']} × {plan['machine']['device_name']}"),
         ("command", plan["command"]),
     ]

@@ -71,6 +71,8 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     )
     if train.truncated or train.dropped:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
+    if plan.data.is_partial:
+        text = f"a stream, read as training goes; its first window: {text}"
     padding = ("padding", plan.padding)
     rows = [("rows", text), *_mixture(plan)]
     if held_out is None:
@@ -97,7 +99,7 @@ def _mixture(plan: RunPlan) -> list[tuple[str, str]]:
 def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     batch, training = plan.batch, plan.config.training
     arithmetic = f"{batch.micro} × {batch.accumulation} × {batch.processes} = {batch.effective} rows a step"
-    length = f"{batch.steps:,} steps, {batch.epochs:g} epochs"
+    length = f"{batch.steps:,} steps" + ("" if batch.epochs is None else f", {batch.epochs:g} epochs")
     if batch.left_over:
         length += f"; the last {batch.left_over} rows fill no batch and are left out"
     schedule = f"{training.scheduler}, {batch.warmup_steps} warm-up steps, peak {plan.resolved.learning_rate:g}"

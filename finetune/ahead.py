@@ -18,13 +18,13 @@ from finetune.data.read import find_sources
 from finetune.data.reading import Reading
 from finetune.data.spool import SpoolWriter
 from finetune.data.stream import LEAVE_ALONE, WindowReader, stream_digest
-from finetune.data.windows import FAILED, FOLDER, LIST, Windows, listed_windows, read_windows, window_folder
+from finetune.data.windows import AT_WORK, FOLDER, LIST, Windows, listed_windows, read_windows, window_folder
 from finetune.data.workers import Crew
 from finetune.errors import RunFailed, UserError
 from finetune.log import log
 from finetune.methods import METHODS
 from finetune.plan import RunPlan
-from finetune.rundir import write_json, write_text
+from finetune.rundir import write_json
 from finetune.tokenizer import load_tokenizer, stop_ids
 
 SECONDS_TO_END = 20.0  # for what is done in this process between two tasks of others
@@ -45,8 +45,8 @@ class Ahead:
 
     def __enter__(self) -> Ahead:
         self._folder.mkdir(exist_ok=True)
-        (self._folder / FAILED).unlink(missing_ok=True)
         self._windows = self._checked()
+        (self._folder / AT_WORK).touch()
         self._thread.start()
         return self
 
@@ -58,6 +58,7 @@ class Ahead:
         if self._crew is not None:
             self._crew.kill()
         self._thread.join(SECONDS_TO_END)
+        (self._folder / AT_WORK).unlink(missing_ok=True)
         if self._error is not None and isinstance(error, RunFailed):  # what was waited for has failed
             raise self._error from None
         if self._trained >= self._all:
@@ -99,7 +100,7 @@ class Ahead:
         except BaseException as error:  # the edge of the thread: the training raises it
             if not self._stopping.is_set():
                 self._error = error
-                write_text(self._folder / FAILED, "")
+                (self._folder / AT_WORK).unlink(missing_ok=True)
 
     def _wanted(self) -> list[int]:
         """Which windows are needed: from the last row that was trained to what is read ahead of it, and one more."""

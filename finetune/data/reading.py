@@ -64,9 +64,9 @@ class Reading:
         given, known = tee(pieces)
         results = self.reader(piece for piece in given if piece.part is not None)
         for (_, source), same in groupby(known, lambda piece: (piece.index, piece.source)):
-            before, is_begun = (writer.rows, faults.total), False
+            before, is_begun = (writer.rows, faults.total), None
             for piece in same:
-                is_begun |= piece.is_later
+                is_begun = piece.is_later if is_begun is None else is_begun
                 if piece.part is not None:
                     self._join(next(results), writer, faults)
                 else:

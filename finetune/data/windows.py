@@ -29,7 +29,7 @@ Found = TypeVar("Found")
 
 FOLDER = "windows"  # in the run directory
 LIST = "windows.json"
-FAILED = "failed"  # there when no further window will come
+AT_WORK = "at-work"  # there while further windows are prepared
 LONGEST_WAIT, PAUSE = 3600.0, 0.05  # seconds
 KEPT_OPEN = 2
 
@@ -162,7 +162,7 @@ class StreamedRows:
         deadline = time.monotonic() + LONGEST_WAIT
         while (found := attempt()) is None:
             # Other ranks are ended with the first one, whose error says why.
-            if rank() == 0 and (self.folder / FAILED).exists():
+            if rank() == 0 and not (self.folder / AT_WORK).exists():
                 raise RunFailed("the rows that come next could not be prepared")
             if time.monotonic() > deadline:
                 raise RunFailed(f"the rows that come next were not prepared in {LONGEST_WAIT:.0f} s")

@@ -138,7 +138,7 @@ def begin(plan: RunPlan, composed: Composed) -> RunPlan:
     for stale in (run_dir / ERRORS).glob("rank-*"):
         stale.unlink()
     if plan.resume_from is None:
-        for name in ("base", "start"):  # of an earlier run in this directory, perhaps with another model
+        for name in ("base", "start", "windows"):  # of an earlier run in this directory, perhaps of another model
             shutil.rmtree(run_dir / name, ignore_errors=True)
     tokenizer = load_tokenizer(plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens))
     write_text(run_dir / "config.yaml", composed.yaml)

@@ -10,13 +10,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
@@ -28,6 +27,7 @@ from transformers import (
 )
 
 from finetune import artefact, checkpoint
+from finetune.ahead import Ahead
 from finetune.compose import identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly
 from finetune.log import rank
@@ -49,8 +49,11 @@ class Watch:
     stops: Stops
 
 
-def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int) -> Watch:
-    """Every callback of a run; only the main process writes."""
+def build(plan: RunPlan, tokens: Callable[[int], int], resume_step: int, ahead: Ahead | None = None) -> Watch:
+    """Every callback of a run; only the main process writes, and prepares rows ahead.
+
+    `tokens` tells how many tokens the first so many rows of the run have.
+    """
     stops = Stops(seconds(plan.config.training.max_time) if plan.config.training.max_time else None)
     callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), Cadence(), Schedule()]
     if plan.config.training.early_stopping is not None:
@@ -58,7 +61,9 @@ def build(plan: RunPlan, token_counts: np.ndarray, resume_step: int) -> Watch:
     callbacks.append(stops)
     if rank() == 0:
         progress = Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
-        callbacks += [Metrics(plan, token_counts, resume_step, progress), Checkpoints(plan)]
+        callbacks += [Metrics(plan, tokens, resume_step, progress), Checkpoints(plan)]
+    if ahead is not None:
+        callbacks.append(Feed(plan, ahead))
     return Watch(callbacks, stops)
 
 
@@ -155,17 +160,18 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
     Tokens are counted from the order of the rows, so the counts are those of the whole run, resumed or not.
     """
 
-    def __init__(self, plan: RunPlan, token_counts: np.ndarray, resume_step: int, progress: Bar | Lines) -> None:
+    def __init__(self, plan: RunPlan, tokens: Callable[[int], int], resume_step: int, progress: Bar | Lines) -> None:
         self.path = Path(plan.run_dir) / METRICS
         self.plan, self.progress = plan, progress
-        self.tokens = np.cumsum(token_counts)
+        self.tokens = tokens
         self.resume_step = resume_step
-        self.last_step, self.last_time, self.idle = resume_step, 0.0, 0.0
+        self.last_tokens, self.last_time = 0, 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         forget_after(self.path, self.resume_step)
+        self.last_tokens = self._tokens(self.resume_step)
         self.last_time = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -182,12 +188,13 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         row: dict[str, Any] = {"step": state.global_step}
         row.update({key: logs[key] for key in KEPT_METRICS if key in logs})
         row["tokens"] = self._tokens(state.global_step)
-        row["epoch"] = round(self.plan.batch.epochs * state.global_step / self.plan.batch.steps, 4)
+        if self.plan.batch.epochs is not None:
+            row["epoch"] = round(self.plan.batch.epochs * state.global_step / self.plan.batch.steps, 4)
         now = time.monotonic()
         if "loss" in logs:
-            trained = row["tokens"] - self._tokens(self.last_step)
+            trained = row["tokens"] - self.last_tokens
             row["tokens_per_second"] = round(trained / max(now - self.last_time, 1e-9), 1)
-            self.last_step = state.global_step
+            self.last_tokens = row["tokens"]
         elif "eval_loss" not in logs:
             return
         self.last_time = now
@@ -201,7 +208,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         self.progress.close()
 
     def _tokens(self, step: int) -> int:
-        return int(self.tokens[step * self.plan.batch.effective - 1]) if step else 0
+        return self.tokens(step * self.plan.batch.effective)
 
 
 def forget_after(path: Path, step: int) -> None:
@@ -295,6 +302,21 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         checkpoint.seal(folder, facts)
         best = state.best_model_checkpoint
         checkpoint.retain(run_dir, state.global_step, self.plan.config.training.keep_checkpoints, best)
+
+
+class Feed(TrainerCallback):  # type: ignore[misc]
+    """Tell how far the rows of a stream are trained, and stop where no more can be prepared."""
+
+    def __init__(self, plan: RunPlan, ahead: Ahead) -> None:
+        self.effective, self.ahead = plan.batch.effective, ahead
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.ahead.check()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.ahead.trained(state.global_step * self.effective)
 
 
 class Stops(TrainerCallback):  # type: ignore[misc]

@@ -187,6 +187,10 @@ class DataConfig(GroupedRowsConfig):
         [],
         "Rows of each source in `data.train` in one epoch, chosen by seed; more than a source has repeat its rows.",
     )
+    streaming: bool = setting(
+        False, "Prepare the rows a window at a time while training, for more rows than the disk may hold prepared."
+    )
+    window: int = setting(50_000, "Rows of a window of `data.streaming`, among which their order is drawn.", low=2)
     max_length: int | None = setting(None, "Longest row in tokens; by default the model's context.", low=2)
     on_long: str = setting("fail", "What happens to rows over `data.max_length`.", choices=("fail", "truncate", "drop"))
 

@@ -21,7 +21,7 @@ def check(model: Any, rows: Any, precision: AbstractContextManager[Any]) -> None
     """
     import torch
 
-    probes = [rows[index]["input_ids"][:PROBED_TOKENS] for index in (0, len(rows) - 1)]
+    probes = [rows[index]["input_ids"][:PROBED_TOKENS] for index in (0, min(1, len(rows) - 1))]
     device = next(model.parameters()).device
     ids = torch.tensor([probes[0] + probes[1]], device=device)
     positions = torch.tensor([[*range(len(probes[0])), *range(len(probes[1]))]], device=device)

@@ -25,7 +25,7 @@ import yaml
 
 from finetune import checkpoint, lineage
 from finetune.compose import Composed, compose, identity
-from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly, UserError, counted
+from finetune.errors import Fault, FinetuneError, Interrupted, RunFailed, StoppedEarly, UserError, counted
 from finetune.evaluate.contents import ANSWERS, EVALUATION
 from finetune.failures import explained
 from finetune.launch_command import accelerate_config, rank_command
@@ -138,7 +138,7 @@ def begin(plan: RunPlan, composed: Composed) -> RunPlan:
     for stale in (run_dir / ERRORS).glob("rank-*"):
         stale.unlink()
     if plan.resume_from is None:
-        for name in ("base", "start"):  # of an earlier run in this directory, perhaps with another model
+        for name in ("base", "start", "windows"):  # of an earlier run in this directory, perhaps of another model
             shutil.rmtree(run_dir / name, ignore_errors=True)
     tokenizer = load_tokenizer(plan.model, plan.config.model.chat_template, tuple(plan.config.tuning.new_tokens))
     write_text(run_dir / "config.yaml", composed.yaml)
@@ -227,6 +227,8 @@ def first_failure(run_dir: Path, command: str) -> FinetuneError:
     if not records:
         return RunFailed(f"a rank ended without a word (killed?); continue with:\n  {command}")
     first = min(records, key=lambda record: float(record["time"]))
+    if first["faults"]:
+        raise UserError([Fault(**fault) for fault in first["faults"]], first["total"])
     if first["code"] == StoppedEarly.exit_code:
         return StoppedEarly(first["error"])
     return RunFailed(f"rank {first['rank']}: {first['error']}; its trace is in {first['trace']}")
@@ -267,7 +269,9 @@ def _record(error: Exception, rank: int, run_dir: Path | None) -> Path | None:
     trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     text = str(error).removeprefix("error: ") if isinstance(error, FinetuneError) else repr(error)
     code = error.exit_code if isinstance(error, FinetuneError) else 1
-    record = {"rank": rank, "time": time.time(), "error": text, "code": code, "trace": str(trace)}
+    faults, total = (error.faults, error.total) if isinstance(error, UserError) else ((), 0)
+    told = {"faults": [dataclasses.asdict(fault) for fault in faults], "total": total}
+    record = {"rank": rank, "time": time.time(), "error": text, "code": code, "trace": str(trace), **told}
     write_json(folder / f"rank-{rank}.json", record)
     return trace
 

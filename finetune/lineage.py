@@ -54,7 +54,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "held_out": plan.config.data.eval or data.held_out_from,
             "fingerprint": data.fingerprint,
             "held_out_fingerprint": data.held_out_fingerprint,
-            "rows": data.train.rows,
+            "rows": None if data.is_partial else data.train.rows,
             "allow_contamination": plan.config.data.allow_contamination,
             "contamination": [dataclasses.asdict(entry) for entry in data.contamination],
         },

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from finetune import checkpoint, launch, tracking, weights
 from finetune.errors import RunFailed
@@ -23,19 +26,14 @@ def train(plan: RunPlan) -> None:
     from transformers import PrinterCallback
 
     from finetune import adapter, callbacks, flat
-    from finetune.data.prepare import held_out_rows, ordered_rows
+    from finetune.ahead import Ahead
+    from finetune.data.prepare import held_out_rows
     from finetune.tokenizer import load_tokenizer
 
     config = plan.config
 
     # 1. The rows, in the order in which they are trained.
-    rows, token_counts = ordered_rows(
-        plan.data.train,
-        steps=plan.batch.steps,
-        effective_batch=plan.batch.effective,
-        seed=config.seed,
-        group_by_length=plan.resolved.batching == "grouped",
-    )
+    rows, tokens = all_rows(plan)
     held_out = held_out_rows(plan.data.held_out) if plan.batch.eval_every and plan.data.held_out else None
 
     # 2. The model, and what of it is trained. TRL's arguments come first: they set up sharding, if there is any.
@@ -50,7 +48,8 @@ def train(plan: RunPlan) -> None:
     # 3. TRL's trainer, watched.
     tracking.set_up(config.tracking, plan.run_dir)
     resume_step = checkpoint.step_of(plan.resume_from)
-    watch = callbacks.build(plan, token_counts, resume_step)
+    ahead = Ahead(plan, resume_step * plan.batch.effective) if plan.data.is_partial and rank() == 0 else None
+    watch = callbacks.build(plan, tokens, resume_step, ahead)
     with passed_on(config.method.trl):
         parts = Parts(arguments, tuned, tokenizer, rows, held_out, watch.callbacks, frozen)
         trainer = method.build_trainer(plan, parts)
@@ -65,6 +64,7 @@ def train(plan: RunPlan) -> None:
         log.info(f"continuing from step {resume_step} of {plan.batch.steps}")
     started = time.monotonic()
     with (
+        ahead or nullcontext(),
         watch.stops.listening(),
         passed_on(config.method.trl, lambda: trainer.state.global_step > resume_step),
     ):
@@ -78,6 +78,19 @@ def train(plan: RunPlan) -> None:
     saved = weights.save(plan, trainer, tokenizer)
     if rank() == 0:
         leave_outcome(plan, saved, resume_step, trainer.state.global_step, seconds)
+
+
+def all_rows(plan: RunPlan) -> tuple[Any, Callable[[int], int]]:
+    """The rows in the order in which they are trained, and how many tokens the first so many of them have."""
+    from finetune.data.prepare import ordered_rows
+    from finetune.data.windows import FOLDER, StreamedRows, as_dataset
+
+    steps, effective, seed = plan.batch.steps, plan.batch.effective, plan.config.seed
+    grouped = plan.resolved.batching == "grouped"
+    if plan.data.window is not None:
+        rows = StreamedRows(Path(plan.run_dir) / FOLDER, plan.data, seed, effective, grouped)
+        return as_dataset(rows, steps * effective), rows.tokens
+    return ordered_rows(plan.data.train, steps=steps, effective_batch=effective, seed=seed, group_by_length=grouped)
 
 
 def refuse_other_processes(plan: RunPlan, together: int) -> None:

@@ -37,6 +37,14 @@ def read_benchmarks(sources: Sequence[Source], faults: FaultLog) -> list[Passage
     return [passage for source in sources for passage in _read(source, faults) if passage.text.strip()]
 
 
+def whole_benchmarks(sources: Sequence[Source]) -> list[Passage]:
+    """The same, where whatever is wrong ends it."""
+    faults = FaultLog()
+    found = read_benchmarks(sources, faults)
+    faults.raise_any()
+    return found
+
+
 def as_compared(passages: Sequence[Passage]) -> Compared:
     """The rows of the benchmarks, to be compared with those that are trained on."""
     return Compared(KEY, [passage.text for passage in passages], lambda index: passages[index].where)

@@ -93,11 +93,17 @@ def read_jsonl(path: Path, name: str, faults: FaultLog, part: Part = WHOLE) -> I
                 yield number, value
 
 
-def parts(path: Path, size: int) -> Iterator[Part]:
-    """A file of JSON lines in parts of about so many bytes, each of whole lines."""
-    begin = position = before = lines = 0
+def parts(path: Path, size: int, start: Part = WHOLE, most: int | None = None) -> Iterator[Part]:
+    """A file of JSON lines in parts of about so many bytes, each of whole lines; from a place on, so many lines."""
+    begin = position = start.begin
+    before = lines = start.lines_before
     with path.open("rb") as file:
+        file.seek(begin)
         while block := file.read(size):
+            left = None if most is None else start.lines_before + most - lines
+            if left is not None and block.count(b"\n") >= left:
+                yield Part(begin, position + _after(block, left), before)
+                return
             last = block.rfind(b"\n")
             if last < 0:
                 position += len(block)
@@ -108,6 +114,14 @@ def parts(path: Path, size: int) -> Iterator[Part]:
             begin, before, position = end, lines, position + len(block)
     if position > begin:
         yield Part(begin, position, before)
+
+
+def _after(block: bytes, lines: int) -> int:
+    """Where the line after so many lines begins."""
+    place = 0
+    for _ in range(lines):
+        place = block.index(b"\n", place) + 1
+    return place
 
 
 def _skip_line(file: Any) -> int:

@@ -105,12 +105,16 @@ def read_piece(
     converter = Converter(data, shapes, faults)
     if piece.first is not None:
         converter.begin(piece.first)
-    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *also}
-    found = noting(records(piece, data, wanted, faults, others=others), data.columns, used)
+    found = noting(records(piece, data, wanted(data, also), faults, others=others), data.columns, used)
     for record in noting(found, {column: column for column in also}, seen):
         row = converter.row(record)
         if row is not None:
             yield Checked(record, converter.layout, row, piece.index)
+
+
+def wanted(data: RowsConfig, also: Sequence[str] = ()) -> set[str]:
+    """The columns that a row can be made of, and those that are needed besides."""
+    return {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *also}
 
 
 def groups_of(record: Record, columns: Sequence[str]) -> tuple[str, ...]:

@@ -22,17 +22,26 @@ def row_order(
     """
     if len(lengths) == 0:
         raise ValueError("no rows to order")
-    needed, parts, have, epoch = steps * effective_batch, [np.empty(0, dtype=np.int64)], 0, 0
+    needed, parts, have = steps * effective_batch, [np.empty(0, dtype=np.int64)], 0
     while have < needed:
-        generator = np.random.Generator(np.random.PCG64([seed, epoch]))
-        order = generator.permutation(len(lengths)).astype(np.int64)
-        if group_by_length:
-            order = _grouped(order, np.asarray(lengths), effective_batch, -have % effective_batch, generator)
-        if group_by_length and epoch == 0:
-            order = _longest_first(order, np.asarray(lengths), effective_batch)
-        parts.append(order)
-        have, epoch = have + len(order), epoch + 1
+        grouped_by = effective_batch if group_by_length else None
+        parts.append(part_order(lengths, number=len(parts) - 1, before=have, seed=seed, grouped_by=grouped_by))
+        have += len(lengths)
     return np.concatenate(parts)[:needed]
+
+
+def part_order(lengths: NDArray[np.integer], *, number: int, before: int, seed: int, grouped_by: int | None) -> Indices:
+    """The order of an epoch, or of a window of a stream: its number and the rows before it decide.
+
+    `grouped_by` rows, the effective batch, are of like length.
+    """
+    generator = np.random.Generator(np.random.PCG64([seed, number]))
+    order = generator.permutation(len(lengths)).astype(np.int64)
+    if grouped_by is not None:
+        order = _grouped(order, np.asarray(lengths), grouped_by, -before % grouped_by, generator)
+        if number == 0:
+            order = _longest_first(order, np.asarray(lengths), grouped_by)
+    return order
 
 
 def _grouped(

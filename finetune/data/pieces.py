@@ -29,11 +29,12 @@ class Piece:
     index: int = 0  # of its source in data.train or data.eval
     part: Part | None = None
     first: Record | None = None  # the first record of the file, when this is a later part of it
+    records: Iterator[Record] | None = None  # those that are meant, when others of the source are not
 
     @property
     def is_later(self) -> bool:
         """Whether it is a part of a file that another part of has come before."""
-        return self.part is not None and self.part.begin > 0
+        return self.first is not None if self.part is None else self.part.begin > 0
 
 
 def pieces(split: str, sources: Sequence[Source], data: RowsConfig) -> Iterator[Piece]:
@@ -47,24 +48,35 @@ def pieces(split: str, sources: Sequence[Source], data: RowsConfig) -> Iterator[
 
 
 def _of_file(whole: Piece, path: Path) -> Iterator[Piece]:
-    if not is_lines(path) or path.stat().st_size <= PART_BYTES or _is_utf_16(path):
+    if not can_be_cut(path) or path.stat().st_size <= PART_BYTES:
         yield whole
         return
-    name = shorten(path)
-    first = next((Record(name, row, values) for row, values in read_jsonl(path, name, FaultLog())), None)
+    first = first_of(path)
     for part in parts(path, PART_BYTES):
         yield replace(whole, part=part, first=first)
 
 
-def _is_utf_16(path: Path) -> bool:
+def can_be_cut(path: Path) -> bool:
+    """Whether a file can be read from any of its lines on."""
+    if not is_lines(path):
+        return False
     with path.open("rb") as file:
-        return file.read(2) in UTF_16
+        return file.read(2) not in UTF_16
+
+
+def first_of(path: Path) -> Record | None:
+    """The first record of a file of JSON lines, which decides on the layout of all."""
+    name = shorten(path)
+    return next((Record(name, row, values) for row, values in read_jsonl(path, name, FaultLog())), None)
 
 
 def records(
     piece: Piece, data: RowsConfig, wanted: Collection[str], faults: FaultLog, *, others: bool = False
 ) -> Iterator[Record]:
     """The records of a piece; see `read` about `wanted` and `others`."""
+    if piece.records is not None:
+        yield from piece.records
+        return
     if piece.part is None:
         limit, split, revision = data.limit, data.split, data.revision
         yield from read(piece.source, faults, wanted=wanted, others=others, limit=limit, split=split, revision=revision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from finetune.config import DataConfig
 from finetune.data import prepared, store
-from finetune.data.benchmarks import Passage, as_compared, find_benchmarks, read_benchmarks
+from finetune.data.benchmarks import Passage, as_compared, find_benchmarks, whole_benchmarks
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN
 from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
@@ -25,7 +25,7 @@ from finetune.data.leaks import Compared, check_leaks
 from finetune.data.load import check_groups, check_hub, check_used
 from finetune.data.order import row_order
 from finetune.data.pieces import pieces
-from finetune.data.prepared import Allowed, PreparedData, SplitFacts, said_allowed
+from finetune.data.prepared import START, Allowed, Place, PreparedData, SplitFacts, Window, said_allowed
 from finetune.data.read import Source, find_sources
 from finetune.data.reading import Reading, read_part
 from finetune.data.rows import Row, compared, from_json
@@ -33,6 +33,7 @@ from finetune.data.sandbox import TemplateFault
 from finetune.data.shards import Counts, Job, RowWorker, SplitPlan, encode_splits
 from finetune.data.split import Split, Splitter, duplicates, repeat
 from finetune.data.spool import Indices, Spool, SpoolWriter
+from finetune.data.stream import LEAVE_ALONE, WindowReader, stream_digest
 from finetune.data.workers import Crew, cores
 from finetune.errors import UserError, counted
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "read_rows"]
 
+
+Span = tuple[Place, Place]
 
 MOST_COUNTED = 100_000_000  # rows of one source in an epoch
 LARGE_BYTES = 16_000_000  # of all files, from which on starting processes to read them saves time
@@ -94,46 +97,70 @@ def prepare(
     _check_settings(data, train, held)
     settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), tokenizer_digest(tokenizer))
     root = Path(cache)
-    files = [prepared.files_digest(sources) for sources in (train, held, benchmarks)]
+    stream = stream_digest(train, data) if data.streaming else None
+    files = [stream or prepared.files_digest(train), *map(prepared.files_digest, (held, benchmarks))]
     key = settings.digest(*map(str, files)) if None not in files else None
     found = prepared.find(root, key) if key else None
     if found is not None:
         return found
     encoder = settings.job.encoder(tokenizer)
-    with prepared.scratch(root) as folder, _crew(settings, folder) as crew:
-        rows, held_rows = _spooled(folder, settings, train, held, crew)
-        faults = FaultLog()
-        exams = read_benchmarks(benchmarks, faults)
-        faults.raise_any()
-        work = _Job(root, folder, rows, held_rows, exams, settings, tokenizer, encoder, crew)
+    with prepared.scratch(root) as folder, crew_of(settings, folder) as crew:
+        reading, span = _reading(settings, [*train, *held], crew), None
+        if data.streaming:
+            rows, span = _first_window(folder, train, reading)
+        else:
+            rows = spooled(folder, "train", train, reading)
+        held_rows = spooled(folder, "held_out", held, reading)
+        notes = _check_columns(reading, span)
+        exams = whole_benchmarks(benchmarks)
+        work = Filling(
+            folder, rows, held_rows, exams, settings, tokenizer, encoder, crew, root, stream, span, notes=notes
+        )
         result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
         prepared.remember(root, key, work.folder.name)
     return result
 
 
-def _crew(settings: Settings, scratch: Path) -> Crew:
+def crew_of(settings: Settings, scratch: Path) -> Crew:
     """The processes that read and encode, of which none is started before there are many rows."""
     return Crew(RowWorker(settings.data, settings.shapes, settings.job, scratch / TOKENIZER), cores())
 
 
-def _spooled(
-    folder: Path, settings: Settings, train: Sequence[Source], held: Sequence[Source], crew: Crew
-) -> tuple[Spool, Spool]:
-    """The checked rows to train on and those held out, each in a file."""
+def _reading(settings: Settings, sources: Sequence[Source], crew: Crew) -> Reading:
     data, shapes = settings.data, settings.shapes
-    is_large = sum(path.stat().st_size for source in (*train, *held) for path in source.files) >= LARGE_BYTES
-    reading = Reading(
+    is_large = sum(path.stat().st_size for source in sources for path in source.files) >= LARGE_BYTES
+    return Reading(
         data, shapes, crew.mapped if is_large else partial(map, partial(read_part, data=data, shapes=shapes))
     )
-    spools = []
-    for name, sources in (("train", train), ("held_out", held)):
-        writer = SpoolWriter(folder / f"{name}.rows")
-        reading.spool(pieces(name, sources, data), writer)
-        spools.append(writer.close())
-    check_used(data.columns, reading.used)
-    check_groups(data.group_by, reading.seen)
-    return spools[0], spools[1]
+
+
+def spooled(folder: Path, name: str, sources: Sequence[Source], reading: Reading) -> Spool:
+    """The checked rows of some sources in a file."""
+    writer = SpoolWriter(folder / f"{name}.rows")
+    reading.spool(pieces(name, sources, reading.data), writer)
+    return writer.close()
+
+
+def _first_window(folder: Path, train: Sequence[Source], reading: Reading) -> tuple[Spool, Span]:
+    """The rows of the first window of a stream, and where it begins and ends."""
+    reader, writer = WindowReader(train, reading.data, reading), SpoolWriter(folder / "train.rows")
+    ends = reader.read(START, writer)
+    reader.check_beginnings(after=ends)
+    return writer.close(), (START, ends)
+
+
+def _check_columns(reading: Reading, span: Span | None) -> tuple[str, ...]:
+    """Refuse names of columns that no row has; of a stream whose rows are not all known they are only told."""
+    data = reading.data
+    try:
+        check_used(data.columns, reading.used)
+        check_groups(data.group_by, reading.seen)
+    except UserError as error:
+        if span is None or span[1] == START:
+            raise
+        return tuple(f"{fault.where}: {fault.what}, as far as the rows are read" for fault in error.faults)
+    return ()
 
 
 def open_rows(split: SplitFacts) -> datasets.Dataset:
@@ -143,11 +170,12 @@ def open_rows(split: SplitFacts) -> datasets.Dataset:
 
 def ordered_rows(
     split: SplitFacts, *, steps: int, effective_batch: int, seed: int, group_by_length: bool
-) -> tuple[datasets.Dataset, NDArray[np.int32]]:
-    """All rows of a run in the order in which they are trained, and the number of tokens of each."""
+) -> tuple[datasets.Dataset, Callable[[int], int]]:
+    """All rows of a run in the order in which they are trained, and how many tokens the first so many of them have."""
     counts = lengths(split)
     order = row_order(counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length)
-    return open_rows(split).select(order), counts[order]
+    tokens = np.concatenate([[0], np.cumsum(counts[order])])
+    return open_rows(split).select(order), lambda rows: int(tokens[rows])
 
 
 def held_out_rows(split: SplitFacts) -> datasets.Dataset:
@@ -220,10 +248,9 @@ def _facts(counts: Counts, path: Path) -> SplitFacts:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Filling:
     """All that is needed to fill a folder with prepared rows."""
 
-    root: Path
     scratch: Path
     rows: Spool
     held_rows: Spool
@@ -232,33 +259,49 @@ class _Job:
     tokenizer: Any
     encoder: Encoder
     crew: Crew
+    root: Path
+    stream: str | None = None  # the digest of the stream of which the rows are a window
+    span: Span | None = None  # where that begins and ends
+    name: str | None = None  # of a later window's folder
+    expected: Window | None = None  # what it was when it was made before
+    notes: tuple[str, ...] = ()  # further warnings
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the tokens."""
+        rows = self.stream or self.rows.digest
+        return self.settings.digest(rows, self.held_rows.digest, _texts_digest(self.benchmarks))
 
     @property
     def folder(self) -> Path:
         """Where the prepared rows will lie."""
-        return self.root / self.settings.digest(self.rows.digest, self.held_rows.digest, _texts_digest(self.benchmarks))
+        return self.root / (self.name or self.fingerprint)
 
     def fill(self, temporary: Path) -> PreparedData:
         """Split, encode and write the rows into a temporary folder, which later becomes `folder`."""
         parts = self._split()
-        contamination = self._check_leaks(parts.train)
+        contamination = () if self.expected else self._check_leaks(parts.train)
         self._check_template(self.encoder)
         mixed, held = _mixed(self.rows, parts.train, self.settings.data, self.settings.seed), parts.held_out
         train, other = self._encoded(
             SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", parts.held_rows, held)
         )
+        window = Window(*self.span, train.rows, train.tokens, self.rows.digest) if self.span else None
+        if self.expected not in (None, window):
+            raise UserError.at(self.rows[0].where, "this row, or one after it, is not what it was", LEAVE_ALONE)
         return PreparedData(
             folder=str(self.folder),
             shape="chat" if "chat" in self.rows.shapes else "text",
             train=_facts(train, self.folder / "train"),
             held_out=_facts(other, self.folder / "held_out") if len(held) else None,
             held_out_from=parts.origin,
-            fingerprint=self.folder.name,
+            fingerprint=self.fingerprint,
             held_out_fingerprint=_rows_digest(parts.held_rows, held) if len(held) else None,
-            warnings=(*parts.warnings, *self._warnings(contamination, train, self.encoder)),
+            warnings=(*parts.warnings, *self.notes, *self._warnings(contamination, train, self.encoder)),
             contamination=contamination,
             mixture=tuple((rows, tokens) for rows, tokens in train.mixture),
             stop_ids=self.encoder.stop_ids,
+            window=window,
         )
 
     def _encoded(self, *plans: SplitPlan) -> list[Counts]:
@@ -277,7 +320,7 @@ class _Job:
                 what = f"{all_rows} is over data.max_length and was dropped"
                 faults.add(plan.spool[int(plan.indices[0])].file, what, mend)
             if plan.files:
-                store.describe(plan.folder, self.folder.name, plan.files)
+                store.describe(plan.folder, self.fingerprint, plan.files)
             results.append(total)
         faults.raise_any()
         return results
@@ -285,7 +328,8 @@ class _Job:
     def _split(self) -> _Parts:
         every = np.arange(len(self.rows))
         if len(self.held_rows):
-            return _Parts(every, self.held_rows, np.arange(len(self.held_rows)), "files")
+            held = np.arange(0 if self.name else len(self.held_rows))  # a later window leaves them to the first one
+            return _Parts(every, self.held_rows, held, "files")
         data = self.settings.data
         if data.eval_share <= 0:
             return _Parts(every, self.rows, every[:0], "none")
@@ -319,6 +363,8 @@ class _Job:
                 raise UserError.at("model.chat_template", fault.what, fault.mend) from fault
 
     def _warnings(self, contamination: tuple[Allowed, ...], train: Counts, encoder: Encoder) -> Iterator[str]:
+        if self.span == (START, START):
+            yield f"data.streaming: all {len(self.rows)} rows are in one window, so the run is the same without it"
         repeated = duplicates(self.rows)
         if repeated:
             yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"

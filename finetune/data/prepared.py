@@ -27,6 +27,34 @@ FACTS_FILE = "prepared.json"  # written last: a folder without it is not whole
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where reading goes on: in which of all files, after how many of its rows; the byte, in a file of JSON lines."""
+
+    file: int = 0
+    row: int = 0
+    byte: int = 0
+
+
+START = Place()
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of a stream that are prepared together; what comes after the last of them begins at the start again."""
+
+    begins: Place
+    ends: Place
+    rows: int
+    tokens: int
+    digest: str  # of the rows before they became tokens
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the files end with it."""
+        return self.ends == START
+
+
+@dataclass(frozen=True)
 class SplitFacts:
     """One prepared split: where it lies and what it holds."""
 
@@ -64,6 +92,12 @@ class PreparedData:
     mixture: tuple[tuple[int, int], ...] = ()  # rows and tokens of each source that is trained on
     stop_ids: tuple[int, ...] = ()  # the tokens that end an answer: generation must stop at each of them
     contamination: tuple[Allowed, ...] = ()  # rows on which the model is measured and that are trained on too
+    window: Window | None = None  # of a stream, that the rows to train on are
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there are more rows to train on than these."""
+        return self.window is not None and not self.window.is_last
 
 
 def said_allowed(contamination: Sequence[Allowed]) -> str:
@@ -131,7 +165,13 @@ def tuples(kept: dict[str, Any]) -> dict[str, Any]:
     mixture = tuple((rows, tokens) for rows, tokens in kept["mixture"])
     contamination = tuple(Allowed(**entry) for entry in kept["contamination"])
     plain = {name: tuple(kept[name]) for name in ("warnings", "stop_ids")}
-    return {**plain, "mixture": mixture, "contamination": contamination}
+    window = as_window(kept["window"]) if kept["window"] else None
+    return {**plain, "mixture": mixture, "contamination": contamination, "window": window}
+
+
+def as_window(kept: dict[str, Any]) -> Window:
+    """A window, from what `dataclasses.asdict` made of it."""
+    return Window(**{**kept, "begins": Place(**kept["begins"]), "ends": Place(**kept["ends"])})
 
 
 def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:

@@ -70,7 +70,8 @@ def _summary(prepared: PreparedData) -> str:
     train = prepared.train
     share = 100 * train.supervised_tokens / max(train.tokens, 1)
     learned = f"{train.supervised_tokens:,} ({share:.0f} %)"
-    return f"{counted(train.rows, 'row')}, {counted(train.tokens, 'token')}, of which {learned} are learned."
+    said = f"{counted(train.rows, 'row')}, {counted(train.tokens, 'token')}, of which {learned} are learned."
+    return f"The first window of a stream: {said}" if prepared.is_partial else said
 
 
 def _html_part(text: str, learned: bool) -> str:

@@ -8,7 +8,9 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +155,17 @@ def read(
     limit: int | None = None,
     split: str = "train",
     revision: str | None = None,
+    streaming: bool = False,
 ) -> Iterator[Record]:
-    """The records of a source. `wanted` columns can be used; `others` in Parquet are read when they are asked for."""
-    records = _hub(source.given, split, revision) if source.on_hub else _local(source.files, wanted, others, faults)
-    for count, record in enumerate(records):
-        if count == limit:
-            return
-        yield record
+    """The records of a source. `wanted` columns can be used; `others` in Parquet are read when they are asked for.
+
+    `streaming` reads a dataset of the hub from there, row by row, and does not download it first.
+    """
+    if source.on_hub:
+        records = _hub(source.given, split, revision, streaming)
+    else:
+        records = _local(source.files, wanted, others, faults)
+    yield from islice(records, limit)
 
 
 def _local(files: Sequence[Path], wanted: Collection[str], others: bool, faults: FaultLog) -> Iterator[Record]:
@@ -241,15 +247,33 @@ def _is_readable(path: Path, name: str, suffix: str, faults: FaultLog) -> bool:
     return True
 
 
-def _hub(name: str, split: str, revision: str | None) -> Iterator[Record]:
+def _hub(name: str, split: str, revision: str | None, streaming: bool) -> Iterator[Record]:
     import datasets
 
+    with _hub_refusals(name, split):
+        rows = iter(datasets.load_dataset(name, split=split, revision=revision, streaming=streaming))
+    for row in count(1):
+        with _hub_refusals(name, split):  # a stream may break off
+            values = next(rows, None)
+        if values is None:
+            return
+        yield Record(name, row, values)
+
+
+def hub_version(name: str, split: str, revision: str | None) -> str:
+    """The version of a dataset of the hub that would be read now."""
+    import datasets
+
+    with _hub_refusals(name, split):
+        return str(datasets.load_dataset_builder(name, revision=revision).hash)
+
+
+@contextmanager
+def _hub_refusals(name: str, split: str) -> Iterator[None]:
     try:
-        rows = datasets.load_dataset(name, split=split, revision=revision)
+        yield
     except (OSError, ValueError) as error:
         raise UserError.at(f"data {name}", *_why_not(error, name, split), "hub") from error
-    for row, values in enumerate(rows, 1):
-        yield Record(name, row, values)
 
 
 def _why_not(error: Exception, name: str, split: str) -> tuple[str, str]:

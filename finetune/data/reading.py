@@ -55,19 +55,24 @@ class Reading:
     def spool(self, pieces: Iterable[Piece], writer: SpoolWriter) -> None:
         """Write the rows of all pieces; raises all their faults after the last one."""
         check_columns(self.data.columns)
+        faults = FaultLog()
+        self.add(pieces, writer, faults)
+        faults.raise_any()
+
+    def add(self, pieces: Iterable[Piece], writer: SpoolWriter, faults: FaultLog) -> None:
+        """Write the rows of some pieces, and note their faults."""
         given, known = tee(pieces)
         results = self.reader(piece for piece in given if piece.part is not None)
-        faults = FaultLog()
         for (_, source), same in groupby(known, lambda piece: (piece.index, piece.source)):
-            before = writer.rows, faults.total
+            before, is_begun = (writer.rows, faults.total), None
             for piece in same:
+                is_begun = piece.is_later if is_begun is None else is_begun
                 if piece.part is not None:
                     self._join(next(results), writer, faults)
                 else:
                     writer.extend(load_piece(piece, self.data, self.shapes, self.used, self.seen, faults))
-            if source.files and before == (writer.rows, faults.total):
+            if source.files and not is_begun and before == (writer.rows, faults.total):
                 note_empty(shorten(source.files[0]), faults)
-        faults.raise_any()
 
     def _join(self, read: Read, writer: SpoolWriter, faults: FaultLog) -> None:
         if read.refused is not None:

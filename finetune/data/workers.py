@@ -164,10 +164,14 @@ class Crew:
             raise error
         return number, result
 
-    def end(self) -> None:
-        """End all processes at once, whatever they do."""
+    def kill(self) -> None:
+        """End all processes at once, whatever they do; whoever waits for their results fails."""
         for worker in self.workers:
             worker.process.kill()
+
+    def end(self) -> None:
+        """The same, and wait until they are gone."""
+        self.kill()
         for worker in self.workers:
             worker.process.join()
             worker.pipe.close()

@@ -41,7 +41,8 @@ class Contents:
             return "a run of finetune"
         config, train = self.plan["config"], self.plan["data"]["train"]
         tuned = f"{config['method']['option']}, {config['tuning']['option']}"
-        length = f"{counted(train['rows'], 'row')} · {counted(self.plan['batch']['steps'], 'step')}"
+        rows = counted(train["rows"], "row") if self.plan["batch"]["epochs"] is not None else "streamed rows"
+        length = f"{rows} · {counted(self.plan['batch']['steps'], 'step')}"
         return f"{self.plan['model']['name']} · {tuned} · {length}"
 
     @property
@@ -117,6 +118,8 @@ def facts(contents: Contents) -> Pairs:
     model, batch, data = plan["model"], plan["batch"], plan["data"]
     train, held_out = data["train"], data["held_out"]
     tokens = f"{counted(train['tokens'], 'token')}, {train['supervised_tokens']:,} of them learned"
+    is_stream = batch["epochs"] is None
+    epochs = " over a stream of rows" if is_stream else f", {counted(batch['epochs'], 'epoch')}"
     share = f"{plan['trainable'] / max(1, model['parameters']):.2%} of the base"
     arithmetic = (
         f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {counted(batch['effective'], 'row')}"
@@ -124,10 +127,10 @@ def facts(contents: Contents) -> Pairs:
     return [
         ("base model", f"{model['name']} ({model['architecture']}, {model['parameters']:,} parameters)"),
         ("trained", f"{plan['config']['tuning']['option']}: {plan['trainable']:,} parameters, {share}"),
-        ("training rows", f"{counted(train['rows'], 'row')}, {tokens}"),
+        ("first window of rows" if is_stream else "training rows", f"{counted(train['rows'], 'row')}, {tokens}"),
         ("held out", counted(held_out["rows"], "row") if held_out else "none"),
         ("batch", f"{arithmetic} a step"),
-        ("length", f"{counted(batch['steps'], 'step')}, {counted(batch['epochs'], 'epoch')}"),
+        ("length", f"{counted(batch['steps'], 'step')}{epochs}"),
         ("device", f"{batch['processes']} × {plan['machine']['device_name']}"),
         ("command", plan["command"]),
     ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from trl import DistillationTrainer
 
 from finetune.methods.answers import Answered, answered
 
+Transform = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
 Generated = tuple[list[list[int]], list[list[int]], list[list[int]] | None, None, list[Any]]
 
 
@@ -41,9 +43,10 @@ class AnsweringTrainer(DistillationTrainer):  # type: ignore[misc]
 
 def with_answers(rows: Any) -> Any:
     """Prepared rows as the trainer reads them: one column with prompt, answer and what of it is learned."""
-    return rows.with_transform(_read)
+    return rows.with_transform(partial(_read, rows.format["format_kwargs"].get("transform", dict)))
 
 
-def _read(batch: dict[str, list[list[int]]]) -> dict[str, list[Answered]]:
+def _read(first: Transform, given: dict[str, list[Any]]) -> dict[str, list[Answered]]:
+    batch = first(given)  # rows of a stream are read by a transform too
     pairs = zip(batch["input_ids"], batch["labels"], strict=True)
     return {"prompt": [answered(ids, labels) for ids, labels in pairs]}

@@ -83,7 +83,7 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
     trainable = adapter.trainable_parameters(model, adapter.as_continued(config.tuning, model), facts.new_rows)
     resolved, reasons, estimate = resolve(config, facts, trainable)
     batch = plan_batches(config, facts.data, resolved.keep_best)
-    if faults := checks.check_batches(config, composed.sources, batch, resolved.keep_best):
+    if faults := checks.check_batches(config, composed.sources, facts.data, batch, resolved.keep_best):
         raise UserError(faults)
     if faults := checks.check_frozen(config, facts, estimate):
         raise UserError(faults)

@@ -22,7 +22,7 @@ class BatchPlan:
     processes: int
     effective: int
     steps: int
-    epochs: float  # passes over the rows that these steps make
+    epochs: float | None  # passes over the rows that these steps make; not known of a stream
     left_over: int  # rows of the last short batch, which is not trained
     warmup_steps: int
     log_every: int
@@ -55,7 +55,7 @@ def plan_batches(config: RunConfig, data: PreparedData, keep_best: str) -> Batch
         processes=processes,
         effective=effective,
         steps=steps,
-        epochs=round(steps * effective / rows, 3),
+        epochs=None if data.is_partial else round(steps * effective / rows, 3),
         left_over=0 if training.max_steps else seen - steps * effective,
         # Rounding a share up never makes it more than half of a short run.
         warmup_steps=int(warmup)

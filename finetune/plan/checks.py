@@ -19,6 +19,7 @@ from finetune.model_files import check_quantization
 from finetune.plan.memory import MemoryEstimate
 
 if TYPE_CHECKING:
+    from finetune.data.prepared import PreparedData
     from finetune.plan.batches import BatchPlan
     from finetune.plan.facts import Facts
 
@@ -37,6 +38,7 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
     return [
         *_check_duration(config, sources),
         *_check_data(config, sources),
+        *_check_stream(config),
         *_check_device(config, machine),
         *_check_quantization(config, sources, machine),
         *_check_continued(config, sources),
@@ -65,7 +67,9 @@ def check_facts(config: RunConfig, sources: dict[str, str], facts: Facts) -> lis
     return faults
 
 
-def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, keep_best: str) -> list[Fault]:
+def check_batches(
+    config: RunConfig, sources: dict[str, str], data: PreparedData, batch: BatchPlan, keep_best: str
+) -> list[Fault]:
     """Cadences that the run's length does not allow."""
     faults = []
     every = batch.eval_every
@@ -82,6 +86,9 @@ def check_batches(config: RunConfig, sources: dict[str, str], batch: BatchPlan, 
         key = "training.max_steps" if config.training.max_steps else "training.epochs"
         seen = f"{batch.steps:,} steps of {batch.effective:,} rows"
         faults.append(Fault(key, f"{seen} are more than a run can order ({MOST_ROWS:,})", "lower it"))
+    if data.is_partial and data.train.rows < batch.effective:
+        what = f"the first window has {data.train.rows:,} rows, fewer than the {batch.effective:,} of a step"
+        faults.append(Fault("data.window", what, "raise it"))
     if batch.warmup_steps >= batch.steps and "training.warmup" in sources:
         what = f"{batch.warmup_steps} warm-up steps leave nothing of the run's {batch.steps}"
         faults.append(Fault("training.warmup", what, "use a share such as 0.05"))
@@ -168,12 +175,43 @@ def _check_duration(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     return faults
 
 
+def _check_stream(config: RunConfig) -> list[Fault]:
+    """What cannot be known, or done, before all rows are read."""
+    data = config.data
+    if not data.streaming:
+        window = data.window != DataConfig().window
+        return [Fault("data.window", "has no effect without data.streaming", "leave it out")] if window else []
+    faults = []
+    if config.training.max_steps is None:
+        what = "is needed with data.streaming: how many rows an epoch has is not known"
+        faults.append(Fault("training.max_steps", what, "set it"))
+    if data.eval is None and data.eval_share > 0:
+        what = "needs all rows, which data.streaming reads only as they are trained"
+        faults.append(Fault("data.eval_share", what, "give data.eval, or set data.eval_share=0"))
+    whole = {
+        "weights": (data.weights, "name a file in data.train as often as it is to be seen"),
+        "counts": (data.counts, "make files of that size"),
+        "group_by": (data.group_by, "split the rows with `finetune data split`, and give data.eval"),
+        "limit": (data.limit, "lower training.max_steps"),
+        "allow_contamination": (data.allow_contamination, "delete the rows from data.eval"),
+    }
+    for key, (given, mend) in whole.items():
+        if given:
+            what = "is about all rows, and data.streaming knows only those of a window"
+            faults.append(Fault(f"data.{key}", what, mend))
+    return faults
+
+
 def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     faults = []
     if config.data.eval is not None and "data.eval_share" in sources:
         what = "has no effect when data.eval gives the held-out rows"
         faults.append(Fault("data.eval_share", what, "leave one of them out"))
-    if config.data.group_by and (config.data.eval is not None or config.data.eval_share <= 0):
+    if (
+        config.data.group_by
+        and not config.data.streaming
+        and (config.data.eval is not None or config.data.eval_share <= 0)
+    ):
         what = "has no effect: it says which rows are held out together, and none are split off"
         faults.append(Fault("data.group_by", what, "leave it out"))
     if config.data.eval is None and not config.data.benchmarks:

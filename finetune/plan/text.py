@@ -72,6 +72,8 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     )
     if train.truncated or train.dropped:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
+    if plan.data.is_partial:
+        text = f"a stream, read as training goes; its first window: {text}"
     padding = ("padding", plan.padding)
     rows = [("rows", text), *_mixture(plan)]
     if held_out is None:
@@ -101,7 +103,8 @@ def _mixture(plan: RunPlan) -> list[tuple[str, str]]:
 def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     batch, training = plan.batch, plan.config.training
     arithmetic = f"{batch.micro} × {batch.accumulation} × {batch.processes} = {counted(batch.effective, 'row')} a step"
-    length = f"{counted(batch.steps, 'step')}, {counted(batch.epochs, 'epoch')}"
+    epochs = "" if batch.epochs is None else f", {counted(batch.epochs, 'epoch')}"
+    length = f"{counted(batch.steps, 'step')}{epochs}"
     if batch.left_over:
         length += f"; {counted(batch.left_over, 'row')} at the end left out, too few for a batch"
     schedule = (

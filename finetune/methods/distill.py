@@ -130,7 +130,7 @@ def check(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Faul
     """What these settings cannot mean for these models and rows."""
     method, teacher = config.method, facts.frozen[TEACHER]
     assert isinstance(method, Config)
-    faults = [*_without_effect(method, sources, facts), *_check_teacher(facts), *_check_context(method, facts)]
+    faults = [*_without_effect(method, sources, facts), *_check_teacher(facts), *_check_context(config, facts)]
     if teacher.adapter is not None and config.parallel.option != "ddp":
         what = f"{teacher.name} is an adapter, and {config.parallel.option} shares out what it would be merged into"
         faults.append(Fault("method.teacher", what, "use parallel=ddp, or name a model with the adapter merged"))
@@ -180,12 +180,18 @@ def _check_teacher(facts: Facts) -> Iterator[Fault]:
         yield Fault(key, what, "take a teacher whose embedding has as many rows")
 
 
-def _check_context(config: Config, facts: Facts) -> Iterator[Fault]:
+def _check_context(run: RunConfig, facts: Facts) -> Iterator[Fault]:
     """Rows, and answers of the student's own, that are longer than a model was made for."""
-    teacher, longest = facts.frozen[TEACHER], facts.data.train.longest
+    from finetune.plan.facts import longest_row
+
+    config, teacher, is_stream = run.method, facts.frozen[TEACHER], facts.data.is_partial
+    assert isinstance(config, Config)
+    # Rows of a stream that are not read yet may be as long as they are allowed to be.
+    longest = longest_row(run.data.max_length, facts.model) if is_stream else facts.data.train.longest
     any_row = max(longest, facts.data.held_out.longest if facts.data.held_out else 0)
     if teacher.context and any_row > teacher.context:
-        what = f"the longest row has {any_row:,} tokens, and {teacher.name} was made for {teacher.context:,}"
+        has = "may have" if is_stream else "has"
+        what = f"the longest row {has} {any_row:,} tokens, and {teacher.name} was made for {teacher.context:,}"
         yield Fault("method.teacher", what, f"set data.max_length={teacher.context}, or take another teacher")
     contexts = [one.context for one in (teacher, facts.model) if one.context]
     if not config.own_samples or not contexts or facts.data.shape == "text":
@@ -193,7 +199,7 @@ def _check_context(config: Config, facts: Facts) -> Iterator[Fault]:
     room = config.max_new_tokens or open_settings(config, facts)["max_new_tokens"][0]
     if longest + room <= min(contexts):
         return
-    prompt = _longest_prompt(facts.data.train.path, facts.data.train.rows)
+    prompt = longest if is_stream else _longest_prompt(facts.data.train.path, facts.data.train.rows)
     if prompt + room > min(contexts):
         what = f"{room:,} on top of the longest prompt's {prompt:,} are more than a context of {min(contexts):,} tokens"
         fits = min(contexts) - prompt

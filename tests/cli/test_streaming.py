@@ -100,6 +100,10 @@ def test_another_method_takes_a_stream_too(finetune: Run, tmp_path: Path, rows: 
     code, _, err = finetune(*command, "data.window=20")
     assert code == 0, err
     assert "window 3: 10 rows" in err and len(metrics(tmp_path)) == 14
+    # Nobody has read the longest prompt yet.
+    own = ("data.window=20", "method.own_samples=0.5", "method.max_new_tokens=4")
+    assert "method.max_new_tokens: 4 on top of the longest prompt's " in finetune("plan", *command[1:], *own)[2]
+    assert finetune("plan", *command[1:], *own, "data.max_length=100", "resume=none")[0] == 0
     assert finetune(*command, "data.window=50", "resume=none")[0] == 0
     streamed = metrics(tmp_path)
     plain = [word for word in command if word != "data.streaming=true"]
@@ -180,6 +184,18 @@ def test_other_rows_under_the_same_name_are_refused(finetune: Run, rows: Path) -
     assert finetune(*command, "training.max_steps=4")[0] == 0
 
 
+def test_a_window_that_is_made_again_must_be_what_it_was(finetune: Run, tmp_path: Path, rows: Path) -> None:
+    command = ("train", *STREAM, f"data.train={rows}", "data.window=8")
+    assert finetune(*command, "training.max_steps=14")[0] == 0
+    path = tmp_path / "runs" / "x" / "windows" / "windows.json"
+    kept = json.loads(path.read_text())
+    kept["windows"][2]["digest"] = "0" * 64
+    path.write_text(json.dumps(kept))
+    code, _, err = finetune(*command, "training.max_steps=30")
+    assert code == 2 and f"error: {rows}:17: this row, or one after it, is not what it was; " in err, err
+    assert metrics(tmp_path)[-1]["step"] <= 16  # the rows of the third window begin in the next step
+
+
 def test_killed_in_a_later_window_it_ends_in_the_same_weights(tmp_path: Path, rows: Path) -> None:
     command = ["train", *STREAM, f"data.train={rows}", "data.window=9", "training.max_steps=40",
                "training.save_every=5", "tuning.dropout=0.1"]  # fmt: skip
@@ -192,6 +208,8 @@ def test_killed_in_a_later_window_it_ends_in_the_same_weights(tmp_path: Path, ro
         child.wait_for_step(broken / "runs" / "x" / "metrics.jsonl", step, killed)
         killed.kill()
         killed.join()
+        for file in (broken / "runs" / "x" / "windows").glob("*/train/data-*.arrow"):
+            os.truncate(file, file.stat().st_size // 2)  # as a machine may leave them that loses its power
     assert child.run(command, broken) == 0, (broken / "child.log").read_text()
     assert json.loads((broken / "runs" / "x" / "outcome.json").read_text())["status"] == "resumed"
     assert metrics(broken) == metrics(whole) and len(metrics(whole)) == 40

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from finetune.data.build.asked import Reply
 from finetune.data.build.sources import Item
 from finetune.data.jsonl import SURROGATE
 from finetune.data.rows import Chat, Message, compared
+from finetune.endpoint.asked import Reply
 from finetune.evaluate.score import visible
 
 FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)

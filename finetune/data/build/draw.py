@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from finetune.data.build.asked import Sampling
+    from finetune.endpoint.asked import Sampling
 
 SMALLEST = 1e-30  # of a number whose logarithm is taken
 

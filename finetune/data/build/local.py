@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import ModelConfig
-from finetune.data.build.asked import Asked, Reply, Request, Usage
 from finetune.data.build.draw import drawing
-from finetune.data.build.limits import Ceiling
 from finetune.data.build.settings import TeacherSettings
-from finetune.data.build.teacher import Outcome
 from finetune.data.sandbox import TemplateFault
+from finetune.endpoint.asked import Asked, Outcome, Reply, Request, Usage
+from finetune.endpoint.limits import Ceiling
 from finetune.evaluate.generate import generate
 from finetune.log import log
 

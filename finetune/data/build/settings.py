@@ -6,37 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.config import ModelConfig, setting
-
-
-def verbatim(help: str, default: Any = None) -> Any:
-    """A setting that is taken as it is written, such as a path with commas in it."""
-    return field(default=default, metadata={"help": help, "verbatim": True})
+from finetune.endpoint.settings import EndpointSettings, verbatim
 
 
 @dataclass
-class TeacherSettings:
+class TeacherSettings(EndpointSettings):
     """Who is asked, how, how fast and for how much."""
 
     url: str | None = verbatim("Address of an endpoint that speaks OpenAI's chat completions: `https://…/v1`.")
     model: str | None = verbatim("Name of the model at that endpoint.")
-    key_env: str | None = verbatim("Environment variable that holds the endpoint's key.")
     license: str | None = verbatim("Licence or terms of the teacher's answers, to be recorded.")
     temperature: float | None = setting(0.7, "How freely the teacher chooses its words; null leaves it unsaid.", low=0)
     top_p: float | None = setting(None, "Share of the likeliest words that it chooses among.", above=0, high=1)
     max_tokens: int = setting(1024, "Longest answer in tokens.", low=1)
-    limit_name: str = setting(
-        "max_tokens",
-        "What the endpoint calls that limit.",
-        choices=("max_tokens", "max_completion_tokens"),
-    )
-    send_seed: bool = setting(True, "Send a seed with each request; false for endpoints that refuse one.")
     reasoning: bool = setting(False, "Keep the teacher's reasoning beside its answers.")
-    concurrency: int = setting(4, "Requests under way at once.", low=1, high=256)
-    requests_per_minute: float | None = setting(None, "Most requests a minute.", above=0)
-    tokens_per_minute: float | None = setting(None, "Most tokens a minute, asked and answered.", above=0)
-    timeout: float = setting(120.0, "Longest wait for one answer, in seconds.", above=0)
-    retries: int = setting(5, "How often a request is tried again.", low=0, high=20)
-    retry_wait: float = setting(1.0, "Seconds before the first retry; they double with each.", above=0)
     price_in: float | None = setting(None, "Price of a million tokens asked.", low=0)
     price_out: float | None = setting(None, "Price of a million tokens answered.", low=0)
     max_cost: float | None = setting(None, "Most to be spent, in the unit of the prices.", above=0)

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from finetune.config import DataConfig
 from finetune.data.build import sources
-from finetune.data.build.asked import Asked, Request, Sampling, open_asked
 from finetune.data.build.candidates import Candidate, Reject, candidates_of, reject
 from finetune.data.build.copies import Known, known_texts
 from finetune.data.build.gates import judge
@@ -22,11 +21,12 @@ from finetune.data.build.origin import SYNTH
 from finetune.data.build.report import diversity, table
 from finetune.data.build.settings import SynthSettings
 from finetune.data.build.sources import Item
-from finetune.data.build.teacher import Outcome, Teacher, open_teacher
+from finetune.data.build.teacher import Teacher, open_teacher
 from finetune.data.build.templates import Template, find_template
 from finetune.data.build.trip import round_trip
 from finetune.data.load import check_used
 from finetune.data.sandbox import TemplateFault
+from finetune.endpoint.asked import Asked, Outcome, Request, Sampling, open_asked
 from finetune.errors import Fault, GateRefused, Interrupted, StoppedEarly, UserError, counted
 from finetune.log import log
 from finetune.rundir import claimed, write_json, write_text

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Protocol
 
 from omegaconf import MISSING
 
 from finetune.config import ModelConfig
-from finetune.data.build.asked import Asked, Request
-from finetune.data.build.limits import Ceiling
 from finetune.data.build.settings import TeacherSettings
+from finetune.endpoint.asked import Asked, Outcome, Request
+from finetune.endpoint.limits import Ceiling
 from finetune.errors import Fault, UserError
 
 # What only an endpoint has: with a model on this machine these would do nothing.
@@ -20,14 +19,6 @@ OF_ENDPOINTS = (
     "retries", "retry_wait", "price_in", "price_out", "max_cost",
 )  # fmt: skip
 OF_MODELS = ("batch_size",)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How asking ended. The answers are in the journal."""
-
-    failed: Mapping[str, str] = field(default_factory=dict)  # key of a request without an answer → why
-    ceiling: bool = False  # something was left unasked because of the ceiling
 
 
 class Teacher(Protocol):
@@ -52,7 +43,7 @@ def open_teacher(teacher: TeacherSettings, model: ModelConfig) -> Teacher:
         from finetune.data.build.local import LocalTeacher
 
         return LocalTeacher(model, teacher)
-    from finetune.data.build.asking import RemoteTeacher
+    from finetune.data.build.remote import RemoteTeacher
 
     return RemoteTeacher(teacher)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from finetune.data.build.asked import Asked, Request, Sampling
 from finetune.data.build.candidates import Candidate
 from finetune.data.build.gates import agree, said_yes
 from finetune.data.build.settings import GateSettings
-from finetune.data.build.teacher import Outcome, Teacher
+from finetune.data.build.teacher import Teacher
 from finetune.data.build.templates import find_template
 from finetune.data.rows import Message
+from finetune.endpoint.asked import Asked, Outcome, Request, Sampling
 from finetune.evaluate.score import visible
 
 UNASKED = "not asked again: the ceiling was reached"

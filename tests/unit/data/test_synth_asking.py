@@ -13,7 +13,7 @@ import pytest
 from rows import write_rows
 from teacher_server import Endpoint, serving
 
-from finetune.data.build.limits import Pace
+from finetune.endpoint.limits import Pace
 
 KEY = "topsecret-0123456789"
 Run = Callable[..., tuple[int, str, str]]

@@ -11,12 +11,12 @@ import pytest
 from rows import write_rows
 from teacher_server import Endpoint, digest, serving
 
-from finetune.data.build.asked import Reply, Usage
 from finetune.data.build.candidates import Candidate, candidates_of
 from finetune.data.build.gates import agree, judge, numbers
 from finetune.data.build.origin import teachers
 from finetune.data.build.settings import GateSettings
 from finetune.data.build.sources import Item, passages
+from finetune.endpoint.asked import Reply, Usage
 from finetune.log import log
 
 Run = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,7 @@ from rows import chat_row, write_rows
 from teacher_server import Endpoint, serving
 
 from finetune.cli import main
-from finetune.data.build.asked import Request, Sampling
+from finetune.endpoint.asked import Request, Sampling
 from finetune.errors import counted
 from finetune.evaluate.generate import generate
 

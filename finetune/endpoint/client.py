@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from finetune import __version__
-from finetune.data.build.asked import Reply, Request, Usage
-from finetune.data.build.limits import most
-from finetune.data.build.settings import TeacherSettings
+from finetune.endpoint.asked import Reply, Request, Usage
+from finetune.endpoint.limits import most
+from finetune.endpoint.settings import EndpointSettings
 from finetune.errors import FinetuneError, RunFailed, UserError
 
 MAX_ANSWER = 16 * 1024 * 1024  # bytes
@@ -52,9 +52,20 @@ class Trouble(Exception):
 
 
 @dataclass(frozen=True)
+class Names:
+    """What the user calls what an endpoint is given, so that messages say the same."""
+
+    url: str
+    model: str
+    section: str  # of the settings
+    limit: str  # of an answer's tokens
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """Where requests go, and how they are written."""
 
+    names: Names
     url: str
     host: str
     model: str
@@ -67,9 +78,15 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.host}, {self.model})"  # never the key
 
+    @property
+    def place(self) -> str:
+        """The endpoint, as messages name it."""
+        return f"{self.names.url} {self.host}".strip()
+
     def ask(self, request: Request) -> Reply:
         """One attempt; raises Trouble."""
-        deadline = time.monotonic() + self.timeout
+        began = time.monotonic()
+        deadline = began + self.timeout
         try:
             response = self._open(request)
             with response:
@@ -80,7 +97,8 @@ class Endpoint:
             raise self._broken(error) from error
         if isinstance(response, urllib.error.HTTPError):
             self._refused(response, content)
-        return self._reply(request, content, response.headers.get_content_type())
+        seconds = time.monotonic() - began
+        return self._reply(request, content, response.headers.get_content_type(), seconds)
 
     def _open(self, request: Request) -> Any:
         """The response, whatever its status."""
@@ -116,20 +134,24 @@ class Endpoint:
 
     def _refused(self, error: urllib.error.HTTPError, content: bytes) -> NoReturn:
         """What a status other than 200 means."""
-        status, said = error.code, self._said(content)
+        status, said, names = error.code, self._said(content), self.names
         what = f"{status}{f' ({said})' if said else ''}"
         if status in (401, 403):
-            mend = f"check the key in {self.key_env}" if self.key_env else "name the key's variable: teacher.key_env=…"
-            fatal: FinetuneError = UserError.at(f"teacher.url {self.host}", f"refuses the request ({status})", mend)
+            mend = (
+                f"check the key in {self.key_env}"
+                if self.key_env
+                else f"name the key's variable: {names.section}.key_env=…"
+            )
+            fatal: FinetuneError = UserError.at(self.place, f"refuses the request ({status})", mend)
             raise Trouble(what, again=False, fatal=fatal)
         if 300 <= status < 400:
             to = urlsplit(error.headers.get("Location") or "")
             mend = f"give the address itself{f', at {to.scheme}://{to.netloc}' if to.hostname else ''}"
-            fatal = UserError.at(f"teacher.url {self.host}", "sends on to another address", mend)
+            fatal = UserError.at(self.place, "sends on to another address", mend)
             raise Trouble(what, again=False, fatal=fatal)
         if status in (404, 405):
-            mend = "check teacher.model, and that teacher.url ends as the endpoint's manual says, often in /v1"
-            fatal = UserError.at(f"teacher.url {self.url} teacher.model {self.model}", f"not found: {what}", mend)
+            mend = f"check {names.model}, and that {names.url} ends as the endpoint's manual says, often in /v1"
+            fatal = UserError.at(f"{names.url} {self.url} {names.model} {self.model}", f"not found: {what}", mend)
             raise Trouble(what, again=False, fatal=fatal)
         if _code(content) == "insufficient_quota":
             fatal = RunFailed(f"{self.host}: {what}; the account has no money left: fill it up, and start again")
@@ -142,7 +164,7 @@ class Endpoint:
             return Trouble(f"no answer within {self.timeout:g} s", used=True)
         if isinstance(reason, ssl.SSLCertVerificationError):
             what = f"its certificate is not trusted ({reason.verify_message})"
-            fatal = UserError.at(f"teacher.url {self.host}", what, "correct the address, or set SSL_CERT_FILE")
+            fatal = UserError.at(self.place, what, "correct the address, or set SSL_CERT_FILE")
             return Trouble(what, again=False, fatal=fatal)
         said = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
         sent = isinstance(reason, (ConnectionResetError, BrokenPipeError))
@@ -153,7 +175,7 @@ class Endpoint:
             return Trouble(f"no answer within {self.timeout:g} s", used=True)
         return Trouble(f"the connection broke ({type(error).__name__})", used=True)
 
-    def _reply(self, request: Request, content: bytes, kind: str) -> Reply:
+    def _reply(self, request: Request, content: bytes, kind: str, seconds: float) -> Reply:
         try:
             found = json.loads(content)
             choice = found["choices"][0]
@@ -166,7 +188,7 @@ class Endpoint:
         usage = _usage(found.get("usage"))
         limit = most(request)
         counted = usage is not None
-        return Reply(text, usage or limit, finished, reasoning, served, counted)
+        return Reply(text, usage or limit, finished, reasoning, served, counted, seconds)
 
     def _said(self, content: bytes) -> str:
         """What the endpoint says about it, in one short line, and without the key should it repeat that."""
@@ -188,22 +210,21 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def find_endpoint(teacher: TeacherSettings) -> Endpoint:
-    """The endpoint that the settings name, with its key from the environment."""
-    if not teacher.model:
-        raise UserError.at("teacher.model", "no model is named", "write teacher.model=NAME, as the endpoint calls it")
-    parts = _checked_address(teacher.url or "")
+def find_endpoint(url: str | None, model: str | None, settings: EndpointSettings, names: Names) -> Endpoint:
+    """The endpoint of an address, with its key from the environment."""
+    if not model:
+        raise UserError.at(names.model, "no model is named", f"write {names.model}=NAME, as the endpoint calls it")
+    parts = _checked_address(url or "", names)
     path = parts.path.rstrip("/")
-    url = f"{parts.scheme}://{parts.netloc}{path if path.endswith(PATH) else path + PATH}"
-    key = _key(teacher.key_env) if teacher.key_env else None
-    return Endpoint(
-        url, parts.netloc, teacher.model, key, teacher.key_env, teacher.timeout, teacher.limit_name, teacher.send_seed
-    )
+    whole = f"{parts.scheme}://{parts.netloc}{path if path.endswith(PATH) else path + PATH}"
+    key = _key(settings.key_env, f"{names.section}.key_env") if settings.key_env else None
+    limit, seed = settings.limit_name, settings.send_seed
+    return Endpoint(names, whole, parts.netloc, model, key, settings.key_env, settings.timeout, limit, seed)
 
 
-def _checked_address(url: str) -> SplitResult:
+def _checked_address(url: str, names: Names) -> SplitResult:
     """The parts of an address that a key may be sent to. What may hold a secret is not repeated."""
-    where = "teacher.url"
+    where = names.url
     try:
         parts = urlsplit(url)
         (parts.hostname or "").encode("idna")
@@ -211,7 +232,7 @@ def _checked_address(url: str) -> SplitResult:
     except ValueError:
         raise UserError.at(where, "is not an address", "such as https://host/v1") from None
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        mend = "give the bare address; the key comes from the variable that teacher.key_env names"
+        mend = f"give the bare address; the key comes from the variable that {names.section}.key_env names"
         raise UserError.at(where, "holds more than an address (a user, a password or a question mark)", mend)
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
         raise UserError.at(where, f"{url!r:.100} is not an address", "such as https://host/v1")
@@ -232,11 +253,10 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _key(variable: str) -> str:
-    where = "teacher.key_env"
+def _key(variable: str, where: str) -> str:
     if not VARIABLE.fullmatch(variable):
         what = "is not the name of an environment variable in capitals"
-        raise UserError.at(where, what, "name the variable, not the key: teacher.key_env=TEACHER_KEY")
+        raise UserError.at(where, what, f"name the variable, not the key: {where}=MY_KEY")
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError.at(where, f"the environment has no {variable}, or an empty one", f"export {variable}=…")

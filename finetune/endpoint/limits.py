@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from finetune.data.build.asked import Request, Usage
+from finetune.endpoint.asked import Request, Usage
 
 # Tokens that an endpoint's chat template may put around a conversation and around each message.
 AROUND, AROUND_MESSAGE = 64, 16

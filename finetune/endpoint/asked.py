@@ -1,4 +1,4 @@
-"""The journal of what a teacher was asked and what it answered: an answer is on disk before it counts.
+"""The journal of what was asked and answered: an answer is on disk before it counts.
 
 Lines of JSON, only ever added, each on disk before anything is done about it. A request leaves a line when it is sent,
 with the most that it can cost, and one when it is answered or certainly was not: what lies between when a process
@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +38,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a teacher chooses its words."""
+    """How words are chosen."""
 
     temperature: float | None
     top_p: float | None
@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a teacher answered, or why it refused this one request."""
+    """What was answered, or why this one request was refused."""
 
     text: str
     usage: Usage
@@ -71,6 +71,15 @@ class Reply:
     reasoning: str = ""
     served: str = ""  # the model that the endpoint says has answered
     counted: bool = True  # the endpoint said the usage; otherwise it is the most that it can be
+    seconds: float = 0.0  # from asking to having the answer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How asking ended. The answers are in the journal."""
+
+    failed: Mapping[str, str] = field(default_factory=dict)  # key of a request without an answer → why
+    ceiling: bool = False  # something was left unasked because of the ceiling
 
 
 class Asked:

@@ -15,11 +15,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.data.build.asked import Asked, Reply, Request, Usage
-from finetune.data.build.endpoint import Endpoint, Trouble, find_endpoint
-from finetune.data.build.limits import Ceiling, Pace, likely, most
-from finetune.data.build.settings import TeacherSettings
-from finetune.data.build.teacher import Outcome
+from finetune.endpoint.asked import Asked, Outcome, Reply, Request, Usage
+from finetune.endpoint.client import Endpoint, Trouble
+from finetune.endpoint.limits import Ceiling, Pace, likely, most
+from finetune.endpoint.settings import EndpointSettings
 from finetune.errors import RunFailed, UserError, counted
 from finetune.log import log
 
@@ -41,25 +40,18 @@ class Flight:
     answers_before: int  # how many requests were answered when this one first failed
 
 
-class RemoteTeacher:
-    """An endpoint as a teacher."""
+class Asking:
+    """Many requests to one endpoint, however many calls they come in."""
 
-    def __init__(self, teacher: TeacherSettings) -> None:
-        self._settings = teacher
-        self._endpoint = find_endpoint(teacher)
-        self.name = self.identity = self._endpoint.model
-        self.host = self._endpoint.host
-        self.license = teacher.license
-        self.ceiling = Ceiling(
-            teacher.max_tokens_total, teacher.max_cost, teacher.price_in or 0.0, teacher.price_out or 0.0
-        )
-        self._pace = Pace(teacher.requests_per_minute, teacher.tokens_per_minute)
+    def __init__(self, endpoint: Endpoint, settings: EndpointSettings, ceiling: Ceiling) -> None:
+        self._endpoint, self._settings, self._ceiling = endpoint, settings, ceiling
+        self._pace = Pace(settings.requests_per_minute, settings.tokens_per_minute)
         self._met = False  # it has answered
 
     def ask(self, requests: Sequence[Request], asked: Asked) -> Outcome:
         """Have every request answered that is not in the journal yet."""
-        new = {key: request for request in requests if (key := request.key(self.identity)) not in asked}
-        asking = _Round(self._endpoint, self._settings, self.ceiling, self._pace, asked, self._met)
+        new = {key: request for request in requests if (key := request.key(self._endpoint.model)) not in asked}
+        asking = _Round(self._endpoint, self._settings, self._ceiling, self._pace, asked, self._met)
         outcome = asking.run(new)
         self._met = asking.met
         return outcome
@@ -69,7 +61,7 @@ class _Round:
     """The requests of one call, and what became of them."""
 
     def __init__(
-        self, endpoint: Endpoint, settings: TeacherSettings, ceiling: Ceiling, pace: Pace, asked: Asked, met: bool
+        self, endpoint: Endpoint, settings: EndpointSettings, ceiling: Ceiling, pace: Pace, asked: Asked, met: bool
     ) -> None:
         self._endpoint, self._settings = endpoint, settings
         self._ceiling, self._pace, self._asked, self.met = ceiling, pace, asked, met
@@ -166,7 +158,7 @@ class _Round:
         if trouble.fatal is not None:
             raise trouble.fatal
         if not trouble.reached and not self.met:
-            raise RunFailed(f"teacher.url {self._endpoint.host}: {trouble.what}; start it, or correct the address")
+            raise RunFailed(f"{self._endpoint.place}: {trouble.what}; start it, or correct the address")
         if not trouble.again:
             self._refuse(flight, trouble)
             return
@@ -175,9 +167,9 @@ class _Round:
             self._again(flight, trouble, since)
             return
         if self._answers == since:
-            tries = f"tried {flight.tries + 1} times" if flight.tries else "teacher.retries=0"
+            tries = f"tried {flight.tries + 1} times" if flight.tries else f"{self._endpoint.names.section}.retries=0"
             kept = f"{counted(self._asked.requests, 'answer')} kept; the same command continues"
-            raise RunFailed(f"teacher.url {self._endpoint.host}: {trouble.what}, {tries}; {kept}")
+            raise RunFailed(f"{self._endpoint.place}: {trouble.what}, {tries}; {kept}")
         self._failed[flight.key] = trouble.what
 
     def _again(self, flight: Flight, trouble: Trouble, since: int) -> None:
@@ -185,7 +177,7 @@ class _Round:
         if trouble.after is not None:
             if trouble.after > LONGEST_WAIT:
                 what = f"asks to wait {trouble.after:,.0f} s"
-                raise RunFailed(f"teacher.url {self._endpoint.host}: {what}; give the same command again then")
+                raise RunFailed(f"{self._endpoint.place}: {what}; give the same command again then")
             wait = max(trouble.after, self._settings.retry_wait)
             self._pace.hold(trouble.after)
         log.info(f"{flight.request.where}: {trouble.what}; again in {wait:.1f} s")
@@ -200,8 +192,10 @@ class _Round:
         self._refusals += 1
         nothing_left = not self._waiting and not self._flying
         if not self.met and (self._refusals >= MANY_REFUSED or nothing_left):
-            mend = "correct teacher.model, teacher.max_tokens, teacher.limit_name or teacher.send_seed"
-            raise UserError.at(f"teacher.url {self._endpoint.host}", f"refuses every request: {trouble.what}", mend)
+            names = self._endpoint.names
+            of_section = f"{names.section}.limit_name or {names.section}.send_seed"
+            mend = f"correct {names.model}, {names.limit}, {of_section}"
+            raise UserError.at(self._endpoint.place, f"refuses every request: {trouble.what}", mend)
 
     def _say(self) -> None:
         if time.monotonic() - self._said < SAY_EVERY:

@@ -26,6 +26,7 @@ from finetune.runs.text import (
     shown_loss,
     shown_metric,
     shown_model,
+    shown_rows,
 )
 from finetune.settings.verb import read_verb
 
@@ -207,7 +208,7 @@ def _facts(runs: Sequence[Run]) -> list[list[str]]:
         ["trained", *(f"{planned.method}, {planned.tuning}" for _, planned in told)],
         ["model", *(f"{shown_model(planned.model)} ({planned.base[:8]})" for _, planned in told)],
         ["trained numbers", *(f"{planned.trainable:,}" for _, planned in told)],
-        ["rows", *(f"{planned.rows:,} ({planned.data_fingerprint[:8]})" for _, planned in told)],
+        ["rows", *(f"{shown_rows(planned.rows)} ({planned.data_fingerprint[:8]})" for _, planned in told)],
         ["held out", *(_held_out(planned) for _, planned in told)],
         ["rows a step", *(f"{planned.batch:,}" for _, planned in told)],
         ["last loss", *(shown_loss(run.losses.train) for run, _ in told)],

@@ -12,7 +12,7 @@ from finetune.errors import Fault, UserError
 from finetune.evaluate.table import shown_score
 from finetune.runs.find import FOLDER, names
 from finetune.runs.record import PLAN, Run, as_json, read_run
-from finetune.runs.text import NOTHING, columns, shown_interval, shown_loss, shown_metric, shown_model
+from finetune.runs.text import NOTHING, columns, shown_interval, shown_loss, shown_metric, shown_model, shown_rows
 
 HEADS = ("name", "state", "trained", "model", "rows", "loss", "held out", "score (95 % interval)", "verdict", "when")
 
@@ -76,7 +76,7 @@ def _cells(run: Run) -> list[str]:
     planned, score = run.planned, run.score
     made = [NOTHING] * 3
     if planned is not None:
-        made = [f"{planned.method}, {planned.tuning}", shown_model(planned.model), f"{planned.rows:,}"]
+        made = [f"{planned.method}, {planned.tuning}", shown_model(planned.model), shown_rows(planned.rows)]
     judged = [NOTHING] * 2
     if score is not None:
         shown = f"{shown_metric(score.metric)} {shown_score(score.metric, score.score)}"

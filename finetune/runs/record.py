@@ -30,7 +30,7 @@ class Planned:
     model: str
     base: str  # fingerprint of the base model
     trainable: int
-    rows: int
+    rows: int | None  # None of a stream, whose rows nobody has counted
     held_out_rows: int
     data_fingerprint: str
     held_out_fingerprint: str | None
@@ -114,7 +114,7 @@ def _planned(plan: Values) -> Planned:
         plan.at("model.name", str),
         plan.at("model.fingerprint", str),
         plan.at("trainable", int),
-        plan.at("data.train.rows", int),
+        plan.at("data.train.rows", int) if plan.maybe("batch.epochs", float) is not None else None,
         held_out or 0,
         plan.at("data.fingerprint", str),
         plan.maybe("data.held_out_fingerprint", str),

@@ -26,6 +26,11 @@ def shown_loss(loss: float | None) -> str:
     return NOTHING if loss is None else f"{loss:.3f}"
 
 
+def shown_rows(rows: int | None) -> str:
+    """How many rows; a stream's are not counted."""
+    return "a stream" if rows is None else f"{rows:,}"
+
+
 def shown_metric(metric: str) -> str:
     """What a metric is called."""
     return METRICS.get(metric, metric)

@@ -240,3 +240,14 @@ def test_listing_reads_neither_answers_nor_checkpoints(place: Path) -> None:
     shutil.rmtree(place / "good" / "checkpoints")
     before = read_run(place / "good")
     assert before in list_runs(place).runs
+
+
+def test_the_rows_of_a_stream_are_not_counted(finetune: Run, place: Path) -> None:
+    """The plan of a stream knows its first window, and no number of epochs."""
+    plan = json.loads((place / "good" / "plan.json").read_text())
+    plan["batch"]["epochs"] = None
+    (place / "good" / "plan.json").write_text(json.dumps(plan))
+    assert of(listed(finetune), "good")["rows"] is None
+    code, out, _ = finetune("runs", "list")
+    assert code == 0 and "tiny   a stream" in out
+    assert finetune("runs", "compare", "good", "poor")[0] == finetune("runs", "show", "good")[0] == 0

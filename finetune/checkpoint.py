@@ -53,31 +53,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
 
 
-def verify(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None when it is whole."""
+def verify(folder: Path, *, every_byte: bool = True) -> str | None:
+    """What is wrong with a checkpoint, or None when it is whole; without `every_byte` only sizes are compared."""
     manifest = folder / MANIFEST
     if not manifest.exists():
         return "has no manifest, so its save was cut short"
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
+        stored = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        files = {name: (int(facts["size"]), str(facts["sha256"])) for name, facts in stored.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is unreadable"
     try:
-        return _first_damage(folder, files)
+        return _first_damage(folder, files, every_byte)
     except OSError as error:  # another process may be deleting it
         return f"cannot be read ({error.strerror})"
 
 
-def _first_damage(folder: Path, files: dict[str, Any]) -> str | None:
-    for name, expected in files.items():
+def _first_damage(folder: Path, files: dict[str, tuple[int, str]], every_byte: bool) -> str | None:
+    for name, (expected, digest) in files.items():
         path = folder / name
         if not path.exists():
             return f"{name} is missing"
         size = path.stat().st_size
-        if size != expected["size"]:
-            return f"{name} has {size:,} bytes instead of {expected['size']:,}"
+        if size != expected:
+            return f"{name} has {size:,} bytes instead of {expected:,}"
+        if not every_byte:
+            continue
         with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 return f"{name} differs from what was saved"
     return None
 
@@ -85,7 +88,7 @@ def _first_damage(folder: Path, files: dict[str, Any]) -> str | None:
 def find_newest(run_dir: Path) -> Found:
     """The newest checkpoint that verifies, and the newer ones that do not."""
     skipped: list[Fault] = []
-    for step, folder in sorted(_folders(run_dir), reverse=True):
+    for step, folder in sorted(folders(run_dir), reverse=True):
         wrong = verify(folder)
         if wrong is None:
             return Found(Checkpoint(folder, step), tuple(skipped))
@@ -121,22 +124,23 @@ def step_of(folder: str | None) -> int:
 
 def sweep(run_dir: Path, after: int) -> None:
     """Delete the checkpoints later than the step that a run continues from."""
-    for step, folder in _folders(run_dir):
+    for step, folder in folders(run_dir):
         if step > after:
             shutil.rmtree(folder)
 
 
 def retain(run_dir: Path, newest: int, keep: int, best: str | None) -> None:
     """Delete checkpoints over the number to keep, once the newest verifies; the best one stays."""
-    folders = sorted(_folders(run_dir))
-    if verify(dict(folders)[newest]) is not None:
+    kept = sorted(folders(run_dir))
+    if verify(dict(kept)[newest]) is not None:
         return
-    for step, folder in folders[:-keep]:
+    for step, folder in kept[:-keep]:
         if step != newest and (best is None or folder.name != Path(best).name):
             shutil.rmtree(folder)
 
 
-def _folders(run_dir: Path) -> list[tuple[int, Path]]:
+def folders(run_dir: Path) -> list[tuple[int, Path]]:
+    """The checkpoint folders of a run, whole or not, each with its step."""
     root = run_dir / CHECKPOINTS
     if not root.is_dir():
         return []

@@ -174,6 +174,37 @@ def _data_build_synth(command: Command) -> int:
     return synth.command(command.arguments, json_output=command.json)
 
 
+def _runs_list(command: Command) -> int:
+    from finetune.runs import listing
+
+    return listing.command(command.arguments, json_output=command.json)
+
+
+def _runs_show(command: Command) -> int:
+    from finetune.runs import show
+
+    return show.command(command.arguments, json_output=command.json)
+
+
+def _runs_compare(command: Command) -> int:
+    from finetune.runs import compare
+
+    return compare.command(command.arguments, json_output=command.json)
+
+
+def _runs_verify(command: Command) -> int:
+    from finetune.runs import verify
+
+    return verify.command(command.arguments, json_output=command.json)
+
+
+def _compare_settings() -> list[str]:
+    from finetune.runs.compare import CompareSettings
+    from finetune.settings.reference import own_settings
+
+    return own_settings(CompareSettings())
+
+
 def _clean_settings() -> list[str]:
     from finetune.data.clean.settings import CleanSettings
     from finetune.settings.reference import own_settings
@@ -269,6 +300,16 @@ VERBS: dict[str, Verb] = {
         EVERY,
         settings=_synth_settings,
     ),
+    "runs list": Verb(_runs_list, "[FOLDER] [--flags]", "what was run, newest first, and how it went", EVERY),
+    "runs show": Verb(_runs_show, "RUN [--flags]", "one run: how it was made, what it left, what to type next", EVERY),
+    "runs compare": Verb(
+        _runs_compare,
+        "RUN RUN… [evaluate.metric=…] [--flags]",
+        "runs side by side: what differs, and which answers better",
+        EVERY,
+        settings=_compare_settings,
+    ),
+    "runs verify": Verb(_runs_verify, "RUN [--flags]", "whether a run is whole, byte by byte", EVERY),
 }
 
 

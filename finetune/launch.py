@@ -171,7 +171,14 @@ def _inline(plan: RunPlan) -> None:
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver counted them
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[0]
-    train(plan)
+    try:
+        train(plan)
+    except (StoppedEarly, Interrupted):
+        raise
+    except Exception as error:  # as at the edge of a rank
+        with suppress(OSError):  # a full disk takes no record either
+            _record(error, 0, Path(plan.run_dir))
+        raise
 
 
 def _accelerate(plan: RunPlan) -> None:

@@ -9,9 +9,10 @@ import os
 import re
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from finetune.compose import config_to_dict, identity
 from finetune.config import NOT_IDENTITY, RunConfig
@@ -20,6 +21,8 @@ from finetune.errors import Fault, UserError, counted
 LOCK = ".lock"
 OUTCOME = "outcome.json"
 CHECKPOINTS = "checkpoints"
+# Pauses between attempts at a lock: whoever asks whether a run is going on holds it for an instant.
+PATIENCE = (0.0, 0.05, 0.1)
 
 # What a checkpoint's weights and optimizer state are made for, with its exceptions.
 SHAPES = ("model.name", "model.revision", "method.option", "training.optimizer", "tuning")
@@ -73,17 +76,35 @@ def claimed(run_dir: Path) -> Iterator[None]:
     """Hold the run directory for this process alone; the system lets go when the process ends, however it ends."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with open(run_dir / LOCK, "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(lock):
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             mend = "wait for it, stop it, or choose another name"
-            raise UserError.at(str(run_dir), f"this run is running already ({holder})", mend) from None
+            raise UserError.at(str(run_dir), f"this run is running already ({holder})", mend)
         lock.truncate(0)
         lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
+
+
+def _locked(lock: TextIO) -> bool:
+    """Whether the lock could be taken."""
+    for pause in PATIENCE:
+        time.sleep(pause)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
+
+
+def holder_of(run_dir: Path) -> str | None:
+    """Which process holds a run directory now; None when none does."""
+    with contextlib.suppress(FileNotFoundError), open(run_dir / LOCK, encoding="utf-8", errors="replace") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return lock.read().strip() or "another process"
+    return None
 
 
 def write_json(path: Path, value: Any) -> None:

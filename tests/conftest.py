@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rows import chat_row, write_rows
+from rows import chat_row, worded, write_rows
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -26,6 +26,38 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "llama"
     save_llama(folder)
     save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def evaluated_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three evaluated runs under runs/. Tests that change files copy it first.
+
+    `good` has learned the one answer of its rows; `poor` was trained for one step and evaluated on the same held-out
+    rows; `other` was evaluated on other ones.
+    """
+    from finetune.cli import main
+
+    folder = tmp_path_factory.mktemp("evaluated")
+    answer = "violet"
+    write_rows(folder / "my.jsonl", [worded(number, answer) for number in range(40)])
+    write_rows(folder / "held.jsonl", [worded(number, answer) for number in range(60, 72)])
+    write_rows(folder / "others.jsonl", [worded(number, answer) for number in range(80, 90)])
+    made = {
+        "poor": ["data.eval=held.jsonl", "training.max_steps=1"],
+        "good": [
+            "data.eval=held.jsonl",
+            "training.max_steps=30",
+            "training.save_every=15",
+            "training.learning_rate=0.01",
+        ],
+        "other": ["data.eval=others.jsonl", "training.max_steps=1"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, settings in made.items():
+            assert main(["train", "model=tiny", "data.train=my.jsonl", f"name={name}", *settings]) == 0
+            assert main(["evaluate", name, "evaluate.few_shot=1"]) == 0
     return folder
 
 

@@ -42,6 +42,13 @@ def chat_row(number: int) -> dict[str, Any]:
     }
 
 
+def worded(number: int, answer: str) -> dict[str, Any]:
+    """A conversation whose question is no near copy of another number's."""
+    asked = " ".join(WORDS[number * step % len(WORDS)] for step in (1, 3, 5, 7))
+    turns = [{"role": "user", "content": f"{asked} {number}?"}]
+    return {"messages": [*turns, {"role": "assistant", "content": answer}]}
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.artefact import ADAPTER, MODEL
-from finetune.errors import counted
+from finetune.errors import UserError, counted
 
 EVALUATION, ANSWERS = "eval.json", "answers.jsonl"
 DIGESTED = 2**20  # bytes of each weights file's end
@@ -65,16 +65,16 @@ class Contents:
 
 def read_contents(run_dir: Path) -> Contents:
     """Read the files that are there, except an evaluation of weights that were replaced since."""
-    evaluation = _object(run_dir / EVALUATION)
+    evaluation = read_object(run_dir / EVALUATION)
     if evaluation is not None and evaluation["artefact"] != artefact_digest(run_dir):
         evaluation = None
     return Contents(
         run_dir.resolve().name,
-        _object(run_dir / "plan.json"),
-        _lines(run_dir / "metrics.jsonl"),
+        read_object(run_dir / "plan.json"),
+        read_lines(run_dir / "metrics.jsonl"),
         evaluation,
-        _lines(run_dir / ANSWERS),
-        _object(run_dir / "lineage.json"),
+        read_lines(run_dir / ANSWERS),
+        read_object(run_dir / "lineage.json"),
         _text(run_dir / "config.yaml"),
         _text(run_dir / "preview.txt"),
         (run_dir / "preview.html").exists(),
@@ -182,14 +182,23 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _object(path: Path) -> JsonObject | None:
-    return dict(json.loads(_text(path))) if path.is_file() else None
+def read_object(path: Path) -> JsonObject | None:
+    """What a JSON file of a run holds, None when it is not there; one that is damaged is named."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    raise UserError.at(str(path), "is damaged", "restore it, or make it anew")
 
 
-def _lines(path: Path) -> tuple[JsonObject, ...]:
+def read_lines(path: Path) -> tuple[JsonObject, ...]:
     """The rows of a file of JSON lines; a last line that a kill cut short is left out."""
     rows = []
-    for line in _text(path).splitlines():
+    for line in _text(path).split("\n"):
         try:
             rows.append(json.loads(line))
         except ValueError:

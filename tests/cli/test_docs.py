@@ -445,6 +445,27 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
 
 
+def test_the_fields_of_runs_are_those_that_are_documented(
+    evaluated_runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(evaluated_runs)
+
+    def printed(*words: str) -> dict[str, Any]:
+        code, out, said = run(["runs", *words, "--json"])
+        assert code == 0, said
+        return dict(json.loads(out))
+
+    page, listing = "docs/runs.md", printed("list")
+    known = fields(page, "What `--json` prints")
+    assert set(listing["runs"][0]) == known
+    assert set(listing) == {"folder", "runs", "others"}
+    assert set(printed("show", "good")) == known | fields(page, "`runs show`")
+    assert set(printed("compare", "poor", "good")) == fields(page, "`runs compare`")
+    states = {"finished", "running", "interrupted", "failed", "unstarted"}
+    assert {code(row[0]) for row in table(page, "`runs list`")} == states
+    assert set(printed("verify", "good")) == {"path", "whole", "parts"}
+
+
 def test_the_page_of_synthetic_data_is_complete(
     workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,14 +11,14 @@ from finetune.choose import known
 from finetune.choose import situation as kinds
 from finetune.choose.asking import ask, can_ask
 from finetune.choose.base import devices, look_at_base, proposed, said
-from finetune.choose.commands import given, next_commands, train_argument
+from finetune.choose.commands import STAND_IN, given, next_commands, train_argument
 from finetune.choose.decide import decide
 from finetune.choose.known import Known, Question
 from finetune.choose.needs import NEEDS
 from finetune.choose.paths import path_of
 from finetune.choose.seen import look_at_rows
 from finetune.choose.settings import ChooseSettings, read_settings
-from finetune.choose.situation import CHAT, FEW_SHOT, Base, Evidence, Rows, Situation
+from finetune.choose.situation import CHAT, Base, Evidence, Rows, Situation
 from finetune.choose.text import Answer, as_json, lines
 from finetune.errors import UserError
 
@@ -47,6 +47,8 @@ def choose(arguments: Sequence[str], ask: Ask | None) -> Answer:
     remarks = [f"the base was not looked at, so what fits is not known: {unseen}"] if unseen else []
     if base is None:
         remarks.append(f"model={preset}, for {said(machine)}; with a model named, what fits is looked at too")
+    if situation.rows and not rows:
+        remarks.append(f"{STAND_IN} stands for the rows")
     commands = next_commands(advice, situation, arguments_given)
     return Answer(advice, situation, tuple(facts.values()), tuple(commands), tuple(remarks))
 
@@ -76,7 +78,8 @@ def _situation(
     values = {name: fact.value for name, fact in facts.items()}
     count = values.pop("rows")
     if evidence is not None:
-        measured = {FEW_SHOT for rung in evidence.rungs if rung.examples}
+        rungs = {rung.rung for rung in evidence.rungs}
+        measured = {now for now, rung in ((kinds.PROMPT, "prompted"), (kinds.FEW_SHOT, "few_shot")) if rung in rungs}
         values["tried"] = tuple(one for one in kinds.TRIED if one in {*values["tried"], *measured})
     situation = Situation(
         **values,
@@ -93,4 +96,5 @@ def _with_rows(situation: Situation, count: int) -> Situation:
     """The situation with rows that were only counted by word: of the kind that its method learns from."""
     rated = situation.feedback in (kinds.PAIRS, kinds.SCALE)
     kind = kinds.BETTER_WORSE if rated else NEEDS[path_of(situation).stages[0]].kinds[0]
-    return replace(situation, rows=(Rows("", kind, count),))
+    layout = "prompt_completion" if rated else ""
+    return replace(situation, rows=(Rows("", kind, count, layout=layout),))

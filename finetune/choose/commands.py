@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from finetune.choose.needs import NEEDS
 from finetune.choose.situation import (
     BETTER_WORSE,
     CHAT,
@@ -22,6 +23,7 @@ from finetune.choose.situation import (
 )
 
 SYNTH_ROWS = "synth/rows.jsonl"
+STAND_IN = "my.jsonl"  # for rows that were only counted by word
 LEARNED = (CHAT, TEXT)  # kinds of rows that are there to be learned as they are
 # Settings that `finetune data check` takes too, beside the files.
 OF_ROWS = ("data.columns", "data.layout", "data.split", "data.revision", "data.limit")
@@ -47,6 +49,7 @@ class Given:
     model: tuple[str, ...]
     data: tuple[str, ...]  # but the training rows
     others: tuple[str, ...]  # settings of the evaluation
+    proposed: str  # the preset of a base for the devices
 
     @property
     def run(self) -> tuple[str, ...]:
@@ -60,21 +63,24 @@ def given(passed: Sequence[str], proposed: str) -> Given:
     named = any(one.startswith(("model=", "model.name=")) for one in model)
     data = tuple(one for one in passed if one.startswith("data."))
     others = tuple(one for one in passed if one.startswith("evaluate."))
-    return Given(model if named else (f"model={proposed}", *model), data, others)
+    return Given(model if named else (f"model={proposed}", *model), data, others, proposed)
 
 
 def next_commands(advice: Advice, situation: Situation, arguments: Given) -> list[Command]:
     """What to type next; nothing for which there is no command yet."""
+    situation = replace(situation, rows=tuple(replace(one, given=one.given or STAND_IN) for one in situation.rows))
     found = [*_checking(situation, arguments), *_measuring(advice, situation, arguments)]
     if advice.rung == ROWS:
         found += _writing(advice, situation)
     elif advice.tunes and advice.tuning is not None:
         found += _training(advice, situation, arguments)
+    elif advice.tunes:
+        found += _smaller(situation, arguments)
     return found
 
 
 def _checking(situation: Situation, arguments: Given) -> Iterator[Command]:
-    files = [rows.given for rows in situation.rows if rows.kind in LEARNED and rows.given]
+    files = [rows.given for rows in situation.rows if rows.kind in LEARNED]
     if files:
         settings = [one for one in arguments.data if one.startswith(OF_ROWS)]
         yield Command(("finetune", "data", "check", *files, *settings), "what is wrong with the rows")
@@ -82,7 +88,7 @@ def _checking(situation: Situation, arguments: Given) -> Iterator[Command]:
 
 def _measuring(advice: Advice, situation: Situation, arguments: Given) -> Iterator[Command]:
     """Whether a cheap rung is good enough: measured before anything is tuned."""
-    rows = [one for one in situation.rows if one.kind == CHAT and one.given]
+    rows = [one for one in situation.rows if one.kind == CHAT]
     if situation.evidence is None and rows and (advice.tunes or advice.rung in (PROMPT, FEW_SHOT)):
         words = ("finetune", "choose", train_argument(rows), *arguments.run, "--measure")
         yield Command(words, "what the base does alone, and with examples in its prompt")
@@ -90,14 +96,22 @@ def _measuring(advice: Advice, situation: Situation, arguments: Given) -> Iterat
 
 def _writing(advice: Advice, situation: Situation) -> Iterator[Command]:
     """Rows written by the larger model."""
-    rows = next((one for one in situation.rows if one.given and one.kind in (PROMPTS, *LEARNED)), None)
-    if situation.teacher is None or rows is None or rows.kind == TEXT:
+    rows = next((one for one in situation.rows if one.kind in (PROMPTS, CHAT)), None)
+    if situation.teacher is None or rows is None:
         return
     source = "prompts" if rows.kind == PROMPTS else "examples"
     wanted = f"rows={advice.stages[0].missing}"
     teacher = f"model.name={situation.teacher}"
     words = ("finetune", "data", "build", "synth", f"{source}={rows.given}", wanted, teacher)
     yield Command(words, f"writes {SYNTH_ROWS}; choose again with these rows")
+
+
+def _smaller(situation: Situation, arguments: Given) -> Iterator[Command]:
+    """The same question for a base that suits the devices, where the one that was named does not."""
+    model = f"model={arguments.proposed}"
+    if situation.rows and model not in arguments.model:
+        words = ("finetune", "choose", train_argument(situation.rows), *arguments.data, *arguments.others, model)
+        yield Command(words, "the same for a smaller base")
 
 
 def _training(advice: Advice, situation: Situation, arguments: Given) -> Iterator[Command]:
@@ -128,9 +142,7 @@ def _of_tuning(advice: Advice, situation: Situation) -> tuple[str, ...]:
 
 def _rows(method: str, situation: Situation) -> tuple[str, ...]:
     """The settings that give a method its rows."""
-    from finetune.choose.needs import NEEDS
-
-    fitting = [one for one in situation.rows if one.kind in NEEDS[method].kinds and one.given]
+    fitting = [one for one in situation.rows if one.kind in NEEDS[method].kinds]
     learned = [one for one in fitting if one.kind in LEARNED]
     if method in ("sft", "distill") and not learned:
         return _better(fitting)
@@ -139,9 +151,8 @@ def _rows(method: str, situation: Situation) -> tuple[str, ...]:
 
 def _until(situation: Situation) -> tuple[str, ...]:
     """The rows that can be learned as examples until their own method is there."""
-    shown = [one for one in situation.rows if one.given]
-    passages = [one for one in shown if one.kind == GROUNDED and one.layout]
-    return _better([one for one in shown if one.kind == BETTER_WORSE]) or (
+    passages = [one for one in situation.rows if one.kind == GROUNDED and one.layout]
+    return _better([one for one in situation.rows if one.kind == BETTER_WORSE]) or (
         (train_argument(passages),) if passages else ()
     )
 
@@ -170,8 +181,6 @@ def _run(
         base = arguments.model
     words = (*base, *rows, *arguments.data, *settings, *arguments.others)
     if not earlier:
-        yield Command(
-            ("finetune", "plan", *words, f"name={name}"), "what it would do and need, and how sure its result"
-        )
+        yield Command(("finetune", "plan", *words, f"name={name}"), "what it would do and need")
     yield Command(("finetune", "train", *words, f"name={name}"), "trains")
     yield Command(("finetune", "evaluate", f"runs/{name}"), "whether it helped")

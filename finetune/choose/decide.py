@@ -15,6 +15,7 @@ from finetune.choose.situation import (
     NEVER,
     PROMPT,
     RETRIEVAL,
+    ROWS,
     TUNING,
     Advice,
     Evidence,
@@ -48,7 +49,7 @@ def decide(situation: Situation) -> Advice:
         reasons=tuple(_reasons(situation, stop, path, stages, tuning)),
         would_change=tuple(_would_change(situation, stop, path)),
         missing=(
-            *(said_no_index() if rung == RETRIEVAL else ()),
+            *(said_no_index() if rung == RETRIEVAL or (path and path.name == "reading") else ()),
             *(said_missing(one.method) for one in stages if not one.there),
         ),
     )
@@ -71,7 +72,8 @@ def _settings(situation: Situation, tuning: Tuning | None, fit: str | None) -> t
 
 def _sentence(stop: Stop | None, path: Path | None, tuning: Tuning | None, fit: str | None) -> str:
     if stop is not None:
-        return f"{stop.says} If that falls short: {path.says}." if path else stop.says
+        after = "Then" if stop.rung == ROWS else "If that falls short"
+        return f"{stop.says} {after}: {path.says}." if path else stop.says
     assert path is not None and tuning is not None
     if fit is None:
         return f"Tuning is worth it ({path.says}), but not with this base here."
@@ -91,9 +93,8 @@ def _reasons(
     elif path is not None:
         yield from path.why
     yield from _about_rows(situation, stages)
-    if tuning is not None:
-        yield tuning.why
     if tuning is not None and stop is None:
+        yield tuning.why
         yield from _about_base(situation)
 
 
@@ -117,7 +118,7 @@ def _about_base(situation: Situation) -> Iterator[str]:
         return
     if base.fits:
         needed = ", ".join(f"{fit.tuning} {fit.gigabytes:.1f} GB" for fit in base.fits)
-        yield f"what {base.name} needs of the memory of {base.said}: {needed}"
+        yield f"memory that {base.name} needs ({base.said}): {needed}"
     if base.hours is not None and base.hours >= 1:
         over = (
             f", more than choose.hours={situation.hours:g}"
@@ -150,9 +151,9 @@ def said_evidence(evidence: Evidence, target: float | None) -> str:
 
 def said_rung(measured: Measured) -> str:
     """What a rung is called."""
-    if not measured.examples:
-        return f"the {measured.rung} alone"
-    return f"with {measured.examples} example{'s' * (measured.examples > 1)} in the prompt"
+    if measured.examples:
+        return f"with {measured.examples} example{'s' * (measured.examples > 1)} in the prompt"
+    return "the base alone" if measured.rung == "base" else "with the best prompt"
 
 
 def _percent(measured: Measured) -> str:

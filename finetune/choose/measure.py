@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from finetune.plan import RunPlan
 
 POOL = 10_000  # training rows that examples are drawn from
-BASE = "base"
 
 
 def measure(arguments: Sequence[str]) -> Evidence:
@@ -85,7 +84,8 @@ def _measured(
     scores = [
         score(visible(answer.text), question.reference) for answer, question in zip(answers, questions, strict=True)
     ]
-    return Measured(BASE, fmean(scores), mean_interval(scores, plan.config.seed), examples)
+    rung = "few_shot" if examples else "base"
+    return Measured(rung, fmean(scores), mean_interval(scores, plan.config.seed), examples)
 
 
 def _check(metric: str, questions: Sequence[Question]) -> None:

@@ -48,7 +48,7 @@ NEEDS: dict[str, Need] = {
         "questions with passages and answers",
         200,
         1000,
-        "building an index, and training on questions with the passages that answer them",
+        "training on questions with the passages that answer them",
         "put the passages into the prompts of ordinary rows yourself, and tune on those with method=sft",
     ),
     "dpo": Need((BETTER_WORSE,), "pairs", 200, 1000, "training on pairs of answers", CHOSEN_ONLY),

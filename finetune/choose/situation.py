@@ -74,10 +74,10 @@ class Base:
 class Measured:
     """What a cheap rung scored on held-out rows."""
 
-    rung: str
+    rung: str  # base, prompted or few_shot
     score: float
     interval: tuple[float, float]
-    examples: int = 0
+    examples: int = 0  # in the prompt
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,7 @@ def test_what_is_measured_is_what_the_evaluation_of_a_run_finds(
         rungs["base"]["interval"],
         rungs["few_shot"]["interval"],
     ]
+    assert [rung.rung for rung in evidence.rungs] == ["base", "few_shot"]
     assert [rung.examples for rung in evidence.rungs] == [0, len(rungs["few_shot"]["examples"])]
     assert answer.advice.tunes and not any("--measure" in one.text for one in answer.commands)
 

@@ -41,7 +41,8 @@ def base(*fits: Fit, hours: float | None = 2.0) -> Base:
 
 def scored(*scores: tuple[float, float, float], n: int = 200) -> Evidence:
     """The base alone, then with three examples: score and interval of each."""
-    return Evidence("exact", n, tuple(Measured("base", s, (a, b), 3 * at) for at, (s, a, b) in enumerate(scores)))
+    named = zip(("base", "few_shot"), (0, 3), scores, strict=False)
+    return Evidence("exact", n, tuple(Measured(name, s, (a, b), shown) for name, shown, (s, a, b) in named))
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,7 @@ def composes(command: Command) -> None:
     if verb in ("train", "plan"):
         compose(parsed.arguments)
     elif verb == "choose":
-        assert parsed.measure
-        read_settings([*parsed.arguments, "choose.measure=true"])
+        read_settings([*parsed.arguments, *(["choose.measure=true"] if parsed.measure else [])])
     elif verb == "data check":
         read_verb("data check", CheckSettings(), parsed.arguments, IDLE)
     elif verb == "data build synth":
@@ -275,7 +275,9 @@ def test_a_base_that_cannot_be_trained_gets_no_command_to_train_it() -> None:
     for situation in (S(rows=rows(), base=base()), S(hours=0.1, rows=rows(), base=base(LORA))):
         advice = decide(situation)
         assert advice.tuning is None and "not with this base" in advice.sentence
-        assert not any(" train " in text for text in words_of(situation))
+        assert not any(" train " in text for text in words_of(situation, ("model=qwen3-32b",)))
+        assert words_of(situation, ("model=qwen3-32b",))[-1] == "finetune choose data.train=rows.jsonl model=tiny"
+        assert "--measure" in words_of(situation, ("model=tiny",))[-1]  # a base is not proposed in its own place
 
 
 def test_a_base_with_an_adapter_is_continued() -> None:
@@ -327,7 +329,9 @@ def test_evidence_is_told_with_its_interval() -> None:
     advice = decide(S(rows=rows(), target=0.8, evidence=scored((0.2, 0.15, 0.26), (0.9, 0.85, 0.94))))
     assert advice.rung == "few_shot"
     assert "with 3 examples in the prompt 90.0% (85.0% to 94.0%)" in advice.reasons[0]
-    assert decide(S(rows=rows(), target=0.1, evidence=scored((0.2, 0.15, 0.26)))).rung == "prompt"
+    prompted = Evidence("exact", 200, (Measured("prompted", 0.2, (0.15, 0.26)),))
+    advice = decide(S(rows=rows(), target=0.1, evidence=prompted))
+    assert advice.rung == "prompt" and "with the best prompt 20.0%" in advice.reasons[0]
 
 
 def test_measuring_is_proposed_once() -> None:

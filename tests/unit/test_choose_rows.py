@@ -160,7 +160,9 @@ def test_what_is_said_wins_over_what_is_assumed_and_not_over_what_is_seen(tmp_pa
 
 
 def test_rows_can_be_said_instead_of_shown() -> None:
-    assert choose("choose.rows=600")["answer"].advice.tunes
+    said = choose("choose.rows=600")["answer"]
+    assert said.advice.tunes and "my.jsonl stands for the rows" in said.remarks
+    assert any("data.train=my.jsonl" in one.text for one in said.commands)
     assert choose("choose.rows=600", "choose.feedback=pairs")["answer"].situation.rows[0].kind == kinds.BETTER_WORSE
     found = choose("choose.rows=600", "choose.gap=both", "choose.tried=[prompt,few_shot,retrieval]")["answer"]
     assert (found.advice.path, found.advice.tunes) == ("reading", True)

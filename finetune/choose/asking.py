@@ -20,12 +20,8 @@ def ask(question: Question) -> Any:
         _say(f"  {number}  {words}")
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:  # the end of the input: nothing more will be answered
-            _say("")
-            return None
         try:
-            return read_answer(question, line)
+            return read_answer(question, sys.stdin.readline())  # the end of the input is an answer left open
         except ValueError as error:
             _say(str(error))
 

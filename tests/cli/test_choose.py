@@ -204,7 +204,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     try:
         lines = (SUPPORT / "train.jsonl").read_text().splitlines(keepends=True)
         Path("rows.jsonl").write_text("".join(lines[:200]))
-        given = ["model=tiny", "data.train=rows.jsonl", "evaluate.metric=json_fields", "evaluate.rows=24"]
+        given = ["model=tiny", "data.train=rows.jsonl", "evaluate.metric=json_fields", "evaluate.rows=12"]
         assert main(["train", *given, "name=run", "training.max_steps=1"]) == 0
         assert main(["evaluate", "runs/run"]) == 0
     finally:
@@ -214,7 +214,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 def measured(evaluated: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, *more: str) -> command.Answer:
     monkeypatch.chdir(evaluated[0])
-    given = ["rows.jsonl", "model=tiny", "evaluate.metric=json_fields", "evaluate.rows=24", "choose.measure=true"]
+    given = ["rows.jsonl", "model=tiny", "evaluate.metric=json_fields", "evaluate.rows=12", "choose.measure=true"]
     return command.choose([*given, *more], None)
 
 

@@ -173,6 +173,7 @@ CASES = (
          S(rows=rows(), target=0.8, evidence=scored((0.2, 0.15, 0.26), (0.4, 0.33, 0.47))),
          TUNE, "examples", ("sft",)),
     Case("nothing left to gain", S(rows=rows(), evidence=scored((0.5, 0.43, 0.57), (0.99, 0.96, 1.0))), "no_room"),
+    Case("perhaps nothing left to gain", S(rows=rows(), evidence=scored((0.96, 0.93, 0.98))), TUNE, "examples", ("sft",)),
     Case("room above a target that was set low is no matter",
          S(rows=rows(), target=0.999, evidence=scored((0.5, 0.43, 0.57), (0.99, 0.96, 0.995))), TUNE, "examples",
          ("sft",)),

@@ -29,6 +29,7 @@ class Command:
     json: bool
     debug: bool
     compose_only: bool  # --cfg job
+    measure: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,19 @@ def _compare_settings() -> list[str]:
     return own_settings(CompareSettings())
 
 
+def _choose(command: Command) -> int:
+    from finetune.choose import command as choose
+
+    measure = ["choose.measure=true"] if command.measure else []
+    return choose.command([*command.arguments, *measure], json_output=command.json)
+
+
+def _choose_settings() -> list[str]:
+    from finetune.choose.settings import settings_in_brief
+
+    return settings_in_brief()
+
+
 def _clean_settings() -> list[str]:
     from finetune.data.clean.settings import CleanSettings
     from finetune.settings.reference import own_settings
@@ -249,26 +263,35 @@ def _check_settings() -> list[str]:
 FLAGS = {
     "--recipe NAME": "start from a recipe: a name, or the path of a recipe's file or folder",
     "--cfg job": "print the composed configuration and stop",
+    "--measure": "measure the base and a prompted base on held-out rows first",
     "--json": "print one JSON object on stdout and nothing else there",
     "--debug": "say more, and add the traceback to an error",
     "--help": "this text",
 }
 EVERY = ("--json", "--debug", "--help")
+OF_RUNS = ("--recipe NAME", "--cfg job", *EVERY)
 
 VERBS: dict[str, Verb] = {
     "demo": Verb(_demo, "[--flags]", "the whole story on the embedded model, offline, about a minute", EVERY),
+    "choose": Verb(
+        _choose,
+        "[FILE…] [model=…] [key=value …] [--flags]",
+        "which method, if any, fits the problem, the rows and this machine",
+        ("--measure", *EVERY),
+        settings=_choose_settings,
+    ),
     "train": Verb(
         _train,
         "[key=value …] [--flags]",
         "train; continue if it was interrupted",
-        tuple(FLAGS),
+        OF_RUNS,
         settings=_run_settings,
     ),
     "plan": Verb(
         _plan,
         "[key=value …] [--flags]",
         "all that `train` would do, without doing it",
-        tuple(FLAGS),
+        OF_RUNS,
         settings=_run_settings,
     ),
     "data check": Verb(
@@ -346,7 +369,8 @@ def _parse(verb: str, arguments: list[str]) -> Command:
             given[flag] = value
     if given.get("--cfg", "job") != "job":
         raise UserError.at(f"--cfg {given['--cfg']}", "there is only one configuration to print", "write --cfg job")
-    return Command(verb, tuple(others), given.get("--recipe"), "--json" in given, "--debug" in given, "--cfg" in given)
+    json_output, debug, compose_only, measure = (flag in given for flag in ("--json", "--debug", "--cfg", "--measure"))
+    return Command(verb, tuple(others), given.get("--recipe"), json_output, debug, compose_only, measure)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str | None]:
@@ -376,7 +400,13 @@ def _overview(family: str = "") -> str:
     shown = {name: verb for name, verb in VERBS.items() if name in _family(family)}
     width = max(map(len, shown)) + 2
     lines += [f"  {name:<{width}} {verb.summary}" for name, verb in shown.items()]
-    lines += ["", "start with:", "  finetune demo", "  finetune train model=tiny data.train=my.jsonl"]
+    lines += [
+        "",
+        "start with:",
+        "  finetune demo",
+        "  finetune choose my.jsonl",
+        "  finetune train model=tiny data.train=my.jsonl",
+    ]
     return "\n".join([*lines, "", "`finetune <command> --help` says more about each."])
 
 

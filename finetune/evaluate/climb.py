@@ -14,6 +14,7 @@ from finetune.data.rows import Chat, answer
 from finetune.errors import SHOWN_FAULTS, Fault, UserError
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.engines import Engine, Prompt, Said
+from finetune.evaluate.kept import Kept, key_of
 from finetune.evaluate.ladder import BASE, BASELINES, FEW_SHOT, NLL, PROMPTED, TUNED, Evaluation, Rung, judge
 from finetune.evaluate.local import LocalEngine
 from finetune.evaluate.prompts import SystemPrompt, made_for, read_prompts, with_prompt
@@ -63,6 +64,7 @@ def run_ladder(
     settings: EvaluateConfig,
     *,
     seed: int,
+    choices: Kept,
     clusters: Sequence[object] | None = None,
 ) -> Evaluation:
     """Answer the held-out rows on every rung and compare; examples and prompts come from `training`."""
@@ -79,20 +81,21 @@ def run_ladder(
     wanted, left_out = _rungs(contest, settings, training, examples, trial, given)
     room = settings.max_new_tokens or climber.room(held_out)
     asking = Asking(climber, settings.metric, room, tuple(training[place] for place in examples))
-    rungs, best, tried = list[Rung](), None, None
+    _check_contexts([climber, contest.judged, *contest.others], held_out)
+    rungs, choice = list[Rung](), None
     try:
         if BASE in wanted:
             rungs.append(_answered(BASE, BASE, climber, held_out, asking.prompts(held_out, None, ()), room))
         of = BASE if contest.base else TUNED
         if PROMPTED in wanted:
             prompts = given or _made(training, seed)
-            best, tried = choose_prompt(asking, prompts, training, trial)
-            rung = _answered(PROMPTED, of, climber, held_out, asking.prompts(held_out, best.text, ()), room)
-            rungs.append(replace(rung, prompt=best.text))
+            choice = choose_prompt(asking, prompts, training, trial, choices, settings.choose_again)
+            told = asking.prompts(held_out, choice.best.text, ())
+            rungs.append(replace(_answered(PROMPTED, of, climber, held_out, told, room), prompt=choice.best.text))
         if FEW_SHOT in wanted:
-            text = _with_examples(asking, best, training, trial, tried)
-            given_prompts = asking.prompts(held_out, text, asking.examples)
-            rung = _answered(FEW_SHOT, of, climber, held_out, given_prompts, room)
+            text = choice.best.text if choice and choice.with_examples else None
+            told = asking.prompts(held_out, text, asking.examples)
+            rung = _answered(FEW_SHOT, of, climber, held_out, told, room)
             rungs.append(replace(rung, prompt=text, examples=tuple(place + 1 for place in examples)))
         if contest.base:
             climber.close()
@@ -112,7 +115,7 @@ def run_ladder(
         prompts=tuple(climber.shown(prompt) for prompt in bare),
         references=tuple(climber.reference(row) for row in held_out),
         left_out=tuple(left_out.items()),
-        tried=tried,
+        tried=choice.record if choice else None,
     )
 
 
@@ -137,34 +140,58 @@ def run_text_ladder(
     return replace(judge(NLL, held_out, rungs, seed, clusters), left_out=tuple(left_out))
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The system prompt of the climber, how it was chosen, and whether it stands above the examples too."""
+
+    best: SystemPrompt
+    with_examples: bool
+    record: dict[str, Any]
+
+
 def choose_prompt(
-    asking: Asking, prompts: Sequence[SystemPrompt], training: Sequence[Chat], trial: Sequence[int]
-) -> tuple[SystemPrompt, dict[str, Any]]:
-    """The prompt with the best score on training rows; of equals the first. All scores are recorded."""
-    count = len(prompts) * len(trial)
-    log.info(f"prompts: {len(prompts)} × {len(trial)} training rows, {count} answers to choose by {asking.metric}")
-    rows = [training[place] for place in trial]
-    scores = [asking.score(rows, prompt.text) for prompt in prompts]
-    best = prompts[max(range(len(prompts)), key=scores.__getitem__)]
-    tried = [{"name": one.name, "text": one.text, "score": score} for one, score in zip(prompts, scores, strict=True)]
-    return best, {"rows": [place + 1 for place in trial], "tried": tried, "chosen": best.name}
-
-
-def _with_examples(
     asking: Asking,
-    best: SystemPrompt | None,
+    prompts: Sequence[SystemPrompt],
     training: Sequence[Chat],
     trial: Sequence[int],
-    tried: dict[str, Any] | None,
-) -> str | None:
-    """The prompt to stand above the examples, if on the same training rows that is better than none."""
-    if best is None or tried is None:
-        return None
-    rows = [training[place] for place in trial]
-    log.info(f"prompts: 2 × {len(rows)} answers to see whether examples do better under the chosen one")
-    without, under = (asking.score(rows, text, asking.examples) for text in (None, best.text))
-    tried["with_examples"] = {"without": without, "under": under}
-    return best.text if under > without else None
+    choices: Kept,
+    again: bool = False,
+) -> Choice:
+    """The prompt with the best score on training rows; of equals the first. All scores are recorded.
+
+    A choice that was made before, by whichever metric, stands unless it is to be made `again`: so another metric
+    scores the same answers.
+    """
+    rows, count = [training[place] for place in trial], len(prompts) * len(trial)
+    log.info(f"prompts: {len(prompts)} × {len(rows)} training rows, {count} answers to choose one")
+    scores = [asking.score(rows, prompt.text) for prompt in prompts]
+    texts = [prompt.text for prompt in prompts]
+    given = [asking.engine.prompt(row, row.messages[:-1]).messages for row in (*rows, *asking.examples)]
+    key = key_of("choice", asking.engine.identity, asking.room, texts, given, [answer(row) for row in rows])
+    if again or key not in choices.found:
+        best = max(range(len(prompts)), key=scores.__getitem__)
+        without, under = _under(asking, texts[best], rows)
+        choices.add({key: {"by": asking.metric, "best": best, "with_examples": under > without}})
+    chosen = choices.found[key]
+    best = chosen["best"]
+    without, under = _under(asking, texts[best], rows)
+    named = zip(prompts, scores, strict=True)
+    record = {
+        "rows": [place + 1 for place in trial],
+        "tried": [{"name": one.name, "text": one.text, "score": score} for one, score in named],
+        "chosen": prompts[best].name,
+        "by": chosen["by"],
+        "with_examples": {"without": without, "under": under, "chosen": chosen["with_examples"]},
+    }
+    return Choice(prompts[best], chosen["with_examples"], record)
+
+
+def _under(asking: Asking, text: str, rows: Sequence[Chat]) -> tuple[float, float]:
+    """How examples do by themselves, and how under a prompt."""
+    if not asking.examples:
+        return 0.0, 0.0
+    without, under = (asking.score(rows, given, asking.examples) for given in (None, text))
+    return without, under
 
 
 def _rungs(
@@ -217,7 +244,6 @@ def _answered(
     name: str, of: str, engine: Engine, rows: Sequence[Chat], given: tuple[list[Prompt], int], room: int
 ) -> Rung:
     prompts, shortened = given
-    _check_context(engine, prompts)
     began = time.monotonic()
     said, predicted = engine.answer(prompts, room), engine.predict(prompts)
     log.info(f"{name}: {len(said)} answers in {time.monotonic() - began:.1f} s")
@@ -240,11 +266,15 @@ def _check_metric(metric: str, references: Sequence[str]) -> None:
         raise UserError(faults, total=len(bad))
 
 
-def _check_context(engine: Engine, prompts: Sequence[Prompt]) -> None:
+def _check_contexts(engines: Sequence[Engine], rows: Sequence[Chat]) -> None:
     """Refuse rows whose bare question leaves a model no room for a single token."""
-    bad = [number for number, prompt in enumerate(prompts, 1) if not engine.fits(prompt, 1)]
-    if bad:
-        mend = "leave the target out, or give shorter rows"
-        what = f"is longer than the context of {engine.name}"
-        faults = [Fault(f"held-out row {number}", what, mend) for number in bad[:SHOWN_FAULTS]]
-        raise UserError(faults, total=len(bad))
+    faults = []
+    for engine in engines:
+        prompts = [engine.prompt(row, row.messages[:-1]) for row in rows]
+        faults += [
+            Fault(f"held-out row {number}", f"is longer than the context of {engine.name}", "give shorter rows")
+            for number, prompt in enumerate(prompts, 1)
+            if not engine.fits(prompt, 1)
+        ]
+    if faults:
+        raise UserError(dict.fromkeys(faults))

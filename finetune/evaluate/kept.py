@@ -18,6 +18,7 @@ from typing import IO, Any
 
 FOLDER = ".answers"
 DIGESTS = "digests.json"
+CHOICES = "choices"  # the file of prompts that were chosen
 VERSION = 1  # raised whenever the same weights would give the same prompt another answer
 FRESH = 2.0  # seconds; a file that changed so lately may change again without its times showing it
 BLOCK = 2**24  # bytes

@@ -16,7 +16,7 @@ from finetune.evaluate.climb import run_ladder, run_text_ladder
 from finetune.evaluate.contents import ANSWERS, EVALUATION, artefact_digest
 from finetune.evaluate.contest import Contest, open_contest
 from finetune.evaluate.heldout import Measured, measured_rows
-from finetune.evaluate.kept import FOLDER, key_of
+from finetune.evaluate.kept import CHOICES, FOLDER, Kept, key_of
 from finetune.evaluate.ladder import answer_rows, as_json
 from finetune.evaluate.report import write_report
 from finetune.evaluate.settings import EvaluateSettings
@@ -90,6 +90,7 @@ def evaluate(work: Work) -> dict[str, Any]:
                 measured.training,
                 settings.evaluate,
                 seed=settings.seed,
+                choices=Kept.open(work.answers, CHOICES),
                 clusters=measured.clusters,
             )
         result = {**as_json(evaluation), **_origin(work, contest)}

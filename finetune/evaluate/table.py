@@ -59,6 +59,9 @@ def other_lines(result: Mapping[str, Any]) -> list[str]:
         if one["against"] not in ("base", "prompted", "few_shot", result["best_baseline"]):
             found = f"{_gap(one['difference'], result)}, p {_p(one['p_corrected'])}"
             lines.append(f"{one['verdict']}: {judged_name(result)} against {one['against']}, {found}")
+    prompts = result.get("prompts")
+    if prompts and prompts["by"] != result["metric"]:
+        lines.append(f"the prompt was chosen by {prompts['by']}, when these rows were first evaluated")
     lines += [f"left out: {one['rung']}, since {one['why']}" for one in result.get("left_out", ())]
     if rows := sum(one["rows"] for one in result.get("contamination", ())):
         lines.append(f"warning: {rows} held-out rows stand in training rows too, which was allowed")

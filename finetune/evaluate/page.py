@@ -50,7 +50,8 @@ def _comparison(contents: Contents) -> str:
     rest = table.verdict_line(result).removeprefix(f"{verdict}: ")
     said = f'<p><span class="verdict {escape(verdict)}">{escape(verdict)}</span>{escape(rest)}</p>'
     heads, *rows = table.cells(result)
-    return _section("Did it help?", said, _score_plot(result), _grid(heads, rows, "numbers"))
+    others = "".join(f"<p>{escape(line)}</p>" for line in table.other_lines(result))
+    return _section("Did it help?", said, _score_plot(result), _grid(heads, rows, "numbers"), others)
 
 
 def _score_plot(result: Mapping[str, Any]) -> str:

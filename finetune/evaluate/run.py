@@ -79,6 +79,8 @@ def evaluate(work: Work) -> dict[str, Any]:
     from finetune.rundir import write_json, write_text
 
     measured, settings = work.measured, work.settings
+    for folder in (work.answers, work.folder):
+        _make(folder)
     with explained(work.answers, "lower evaluate.batch_size"):
         contest = open_contest(work.subjects, settings, work.answers)
         if measured.shape == "text":
@@ -96,12 +98,19 @@ def evaluate(work: Work) -> dict[str, Any]:
         result = {**as_json(evaluation), **_origin(work, contest)}
         held = {"given": measured.given, "split_fingerprint": measured.split_fingerprint}
         result["held_out"] |= held
-        work.folder.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(evaluation)]
         write_text(work.folder / ANSWERS, "".join(lines))
         write_json(work.folder / EVALUATION, result)
         write_report(work.folder)
     return result
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot be made a folder ({(error.strerror or str(error)).lower()})"
+        raise UserError.at(str(folder), what, "choose another output_dir, or free it") from error
 
 
 def _origin(work: Work, contest: Contest) -> dict[str, Any]:

@@ -144,11 +144,9 @@ def _plan(command: Command) -> int:
 
 
 def _evaluate(command: Command) -> int:
-    if not command.arguments or "=" in command.arguments[0]:
-        raise UserError.at("evaluate", "nothing to evaluate is given", "name a run, such as runs/my-run")
     from finetune import evaluate
 
-    return evaluate.command(command.arguments[0], command.arguments[1:], json_output=command.json)
+    return evaluate.command(command.arguments, json_output=command.json)
 
 
 def _data_split(command: Command) -> int:
@@ -240,6 +238,13 @@ def _synth_settings() -> list[str]:
     return own_settings(SynthSettings())
 
 
+def _evaluate_settings() -> list[str]:
+    from finetune.evaluate.settings import EvaluateSettings
+    from finetune.settings.reference import own_settings
+
+    return own_settings(EvaluateSettings())
+
+
 def _demo(command: Command) -> int:
     if command.arguments:
         raise UserError.at(command.arguments[0], "`finetune demo` takes no arguments", "use `finetune train`")
@@ -301,7 +306,13 @@ VERBS: dict[str, Verb] = {
         EVERY,
         settings=_check_settings,
     ),
-    "evaluate": Verb(_evaluate, "RUN [key=value …] [--flags]", "compare a run with its base on held-out rows", EVERY),
+    "evaluate": Verb(
+        _evaluate,
+        "RUN|ADAPTER|MODEL|ENDPOINT… [data.eval=FILE] [key=value …] [--flags]",
+        "compare a run with its base, or with anything else, on held-out rows",
+        EVERY,
+        settings=_evaluate_settings,
+    ),
     "data clean": Verb(
         _data_clean,
         "FILE… [output=DIR] [clean.steps=[…]] [key=value …] [--flags]",

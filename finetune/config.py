@@ -266,6 +266,14 @@ class EvaluateConfig:
     )
     max_new_tokens: int | None = setting(None, "Longest answer; by default a little over the longest reference.", low=1)
     batch_size: int = setting(32, "Rows answered together.", low=1)
+    rungs: list[str] = setting(
+        [],
+        "Baselines to climb; by default all that the rows allow.",
+        choices=("base", "prompted", "few_shot"),
+    )
+    prompts: list[str] = setting([], "Text files with a system prompt each; by default prompts are made from the rows.")
+    prompt_rows: int = setting(24, "Training rows on which prompts are compared.", low=2)
+    choose_again: bool = setting(False, "Choose the prompt again, by this metric, although it was chosen before.")
 
 
 @dataclass
@@ -409,6 +417,7 @@ PATH_KEYS = (
     "data.train",
     "data.eval",
     "data.benchmarks",
+    "evaluate.prompts",
     "model.name",
     "model.chat_template",
     "method.teacher",

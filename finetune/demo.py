@@ -24,7 +24,7 @@ def command(json_output: bool) -> int:
     began = time.monotonic()
     say(f"Support messages become strict JSON: `finetune train --recipe {RECIPE} name={NAME}`\n")
     outcome = train(say)
-    result = compare(Path(outcome["run_dir"]), outcome, say)
+    result = compare(Path(outcome["run_dir"]), say)
     seconds = round(time.monotonic() - began, 1)
     if json_output:
         print(json.dumps({"outcome": outcome, "evaluation": result, "seconds": seconds}, ensure_ascii=False))
@@ -58,18 +58,13 @@ def train(say: Say) -> dict[str, Any]:
     return outcome
 
 
-def compare(run_dir: Path, outcome: dict[str, Any], say: Say) -> dict[str, Any]:
-    """What `finetune evaluate runs/demo` does; an evaluation of this very result is not made again."""
-    from finetune.evaluate.run import evaluate_run, stored_evaluation
+def compare(run_dir: Path, say: Say) -> dict[str, Any]:
+    """What `finetune evaluate runs/demo` does."""
+    from finetune.evaluate.run import evaluate_run
     from finetune.plan import load_plan
 
-    settings = load_plan(run_dir).config.evaluate
-    stored = stored_evaluation(run_dir, settings)
-    if outcome["status"] == "already_finished" and stored is not None:
-        say(f"\nevaluated already; `finetune evaluate {run_dir}` does it again")
-        return stored
-    say("\nanswering rows that it has not seen, with the base, with examples in the prompt, and tuned …")
-    return evaluate_run(run_dir, settings)
+    say("\nanswering rows that it has not seen: the base, the base with a prompt or examples, and tuned …")
+    return evaluate_run(run_dir, load_plan(run_dir).config.evaluate)
 
 
 def next_commands(run_dir: str, seconds: float) -> str:

@@ -1,23 +1,27 @@
-"""The cheap rungs, measured: the base alone and with examples in its prompt, on the rows that `train` would hold out.
+"""The cheap rungs, measured: the base alone, with the best prompt and with examples, on rows `train` would hold out.
 
-The one place where choosing touches evaluation, and the only one that loads a model.
+The one place where choosing touches evaluation, and the only one that loads a model. Answers are kept where
+`finetune evaluate` keeps them, so that neither asks again what the other has asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune.choose.situation import Evidence, Measured
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
-    from finetune.data.rows import Chat
-    from finetune.evaluate.questions import Question, Speech
+    from finetune.evaluate.ladder import Evaluation, Rung
+    from finetune.evaluate.local import LocalEngine
     from finetune.plan import RunPlan
 
-POOL = 10_000  # training rows that examples are drawn from
+POOL = 10_000  # training rows that examples and prompts are drawn from
+BASE = "base"
 
 
 def measure(arguments: Sequence[str]) -> Evidence:
@@ -25,101 +29,56 @@ def measure(arguments: Sequence[str]) -> Evidence:
     from finetune.compose import compose
     from finetune.data.prepare import read_rows
     from finetune.data.rows import Chat
+    from finetune.evaluate.climb import run_ladder
+    from finetune.evaluate.contest import Contest
+    from finetune.evaluate.kept import CHOICES, FOLDER, Kept
+    from finetune.evaluate.ladder import TUNED
     from finetune.evaluate.questions import choose_rows
+    from finetune.failures import explained
     from finetune.plan import plan_run
 
     plan = plan_run(compose(arguments))
-    split = plan.data.held_out
+    split, settings, seed = plan.data.held_out, plan.config.evaluate, plan.config.seed
     if split is None:
         mend = "give data.eval=FILE, or data.eval_share above 0"
         raise UserError.at("choose.measure", "no rows are held out to measure on", mend)
-    settings, seed = plan.config.evaluate, plan.config.seed
-    held_out = [row for row in choose_rows(read_rows(split), split.rows, settings.rows, seed) if isinstance(row, Chat)]
+    rows = choose_rows(read_rows(split), split.rows, settings.rows, seed)
+    held_out = [row for row in rows if isinstance(row, Chat)]
     training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
-    return Evidence(settings.metric, len(held_out), tuple(_rungs(plan, held_out, training)))
+    answers = Path(plan.config.output_dir).expanduser() / FOLDER
+    with explained(answers, "lower evaluate.batch_size"):
+        # Nothing is tuned yet, so the base stands in for what is judged too; its answers are kept by then.
+        engine, choices = _engine(plan, answers), Kept.open(answers, CHOICES)
+        found = run_ladder(Contest(engine, engine), held_out, training, settings, seed=seed, choices=choices)
+    rungs = tuple(_measured(rung, found) for rung in found.rungs if rung.name != TUNED)
+    return Evidence(found.metric, len(held_out), rungs)
 
 
-def _rungs(plan: RunPlan, held_out: Sequence[Chat], training: Sequence[Chat]) -> list[Measured]:
-    from finetune.evaluate.questions import ask, choose_examples, with_examples
-
-    speech = _speech(plan)
-    questions = [ask(row, speech) for row in held_out]
-    _check(plan.config.evaluate.metric, questions)
-    chosen = choose_examples(training, held_out, plan.config.evaluate.few_shot, plan.config.seed)
-    examples = [ask(training[index], speech) for index in chosen]
-    longest = max(len(question.reference_ids) for question in questions)
-    room = plan.config.evaluate.max_new_tokens or longest + longest // 4 + 8
-    model = _load(plan, speech.tokenizer)
-    prompts = [list(question.prompt) for question in questions]
-    rungs = [_measured(plan, speech, model, questions, prompts, room, 0)]
-    if examples:
-        prompts = [with_examples(question, examples, speech, room)[0] for question in questions]
-        rungs.append(_measured(plan, speech, model, questions, prompts, room, len(examples)))
-    return rungs
-
-
-def _measured(
-    plan: RunPlan,
-    speech: Speech,
-    model: Any,
-    questions: Sequence[Question],
-    prompts: list[list[int]],
-    room: int,
-    examples: int,
-) -> Measured:
-    from finetune.evaluate.generate import generate
-    from finetune.evaluate.score import SCORERS, visible
+def _measured(rung: Rung, found: Evaluation) -> Measured:
     from finetune.evaluate.stats import mean_interval
 
-    answers = generate(
-        model,
-        speech.tokenizer,
-        prompts,
-        stop_ids=speech.encoder.stop_ids,
-        max_new_tokens=room,
-        batch_size=plan.config.evaluate.batch_size,
-        context=speech.context,
+    scores = rung.values(found.metric)
+    return Measured(rung.name, fmean(scores), mean_interval(scores, found.seed), len(rung.examples))
+
+
+def _engine(plan: RunPlan, answers: Path) -> LocalEngine:
+    """The base, with the adapter that it may have, held as the run would hold it."""
+    from finetune.evaluate.kept import Kept
+    from finetune.evaluate.local import (
+        LocalEngine,
+        adapter_models,
+        alone,
+        held_as,
+        identity_of,
+        load,
+        opener,
+        speech_of,
     )
-    score = SCORERS[plan.config.evaluate.metric]
-    scores = [
-        score(visible(answer.text), question.reference) for answer, question in zip(answers, questions, strict=True)
-    ]
-    rung = "few_shot" if examples else "base"
-    return Measured(rung, fmean(scores), mean_interval(scores, plan.config.seed), examples)
 
-
-def _check(metric: str, questions: Sequence[Question]) -> None:
-    from finetune.evaluate.score import fitting
-
-    known = fitting([question.reference for question in questions])
-    if metric not in known:
-        what = f"{metric} does not fit these answers, which are not JSON"
-        raise UserError.at("evaluate.metric", what, f"take {' or '.join(known)}")
-
-
-def _speech(plan: RunPlan) -> Speech:
-    from finetune.data.encode import Encoder
-    from finetune.evaluate.questions import Speech
-    from finetune.tokenizer import load_tokenizer, stop_ids
-
-    tokenizer = load_tokenizer(plan.model, plan.config.model.chat_template)
-    encoder = Encoder(tokenizer, "last", stop_ids=stop_ids(plan.model, tokenizer))
-    return Speech(tokenizer, encoder, plan.model.context)
-
-
-def _load(plan: RunPlan, tokenizer: Any) -> Any:
-    from finetune.model import load_model
-
-    model: Any = load_model(
-        plan.model,
-        precision=plan.resolved.precision,
-        attention=plan.resolved.attention,
-        full=False,
-        tokenizer=tokenizer,
-        device=plan.machine.device,
-    )
-    if plan.model.adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, plan.model.adapter.path)
-    return model.to(plan.machine.device)
+    facts, held, speech = plan.model, held_as(plan), speech_of(plan.model, plan.config.model.chat_template)
+    adapter, opened = None, opener(facts, held, speech.tokenizer)
+    if facts.adapter is not None:
+        adapter = Path(facts.adapter.path)
+        opened = alone(adapter_models(partial(load, facts, held, speech.tokenizer), adapter))
+    kept = Kept.open(answers, identity_of(facts, adapter, held, speech.tokenizer, answers))
+    return LocalEngine(BASE, speech, opened, kept, plan.config.evaluate.batch_size)

@@ -1,4 +1,4 @@
-"""`finetune evaluate`: the held-out comparison of what a run made with its baselines."""
+"""`finetune evaluate`: the held-out comparison of what was tuned with its baselines, and with anything else."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 
 
-def command(target: str, overrides: Sequence[str], json_output: bool) -> int:
-    """Evaluate a finished run, given by its directory or its name, and print the table (or eval.json)."""
-    from finetune.evaluate.run import check_finished, evaluate_run, find_run, override
+def command(arguments: Sequence[str], json_output: bool) -> int:
+    """Evaluate the first target beside the others, and print the table (or eval.json)."""
+    from finetune.errors import Interrupted
+    from finetune.evaluate.run import evaluate, plan_evaluation
     from finetune.evaluate.table import answer_table
-    from finetune.plan import load_plan
 
-    run_dir = find_run(target)
-    check_finished(run_dir)
-    result = evaluate_run(run_dir, override(load_plan(run_dir).config.evaluate, overrides))
-    print(json.dumps(result, ensure_ascii=False) if json_output else answer_table(result))
+    work = plan_evaluation(arguments)
+    try:
+        result = evaluate(work)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; answers are kept in {work.answers}; the same command continues") from None
+    print(json.dumps(result, ensure_ascii=False) if json_output else f"{answer_table(result)}\n\n{work.folder}")
     return 0

@@ -46,18 +46,19 @@ def _comparison(contents: Contents) -> str:
     result = contents.evaluation
     if result is None:
         return ""
-    verdict = str(result["verdict"])
+    verdict = str(result["verdict"] or "no verdict")
     rest = table.verdict_line(result).removeprefix(f"{verdict}: ")
     said = f'<p><span class="verdict {escape(verdict)}">{escape(verdict)}</span>{escape(rest)}</p>'
     heads, *rows = table.cells(result)
-    return _section("Did it help?", said, _score_plot(result), _grid(heads, rows, "numbers"))
+    others = "".join(f"<p>{escape(line)}</p>" for line in table.other_lines(result))
+    return _section("Did it help?", said, _score_plot(result), _grid(heads, rows, "numbers"), others)
 
 
 def _score_plot(result: Mapping[str, Any]) -> str:
     metric = str(result["metric"])
     values = [
         plots.Bar(
-            table.rung_name(rung),
+            table.rung_name(rung, result),
             "one" if rung["name"] == "tuned" else "three",
             rung["score"],
             rung["interval"][0],
@@ -99,7 +100,7 @@ def _answers(contents: Contents) -> str:
     if not contents.answers or contents.evaluation is None:
         return ""
     metric = str(contents.evaluation["metric"])
-    names = {rung["name"]: table.rung_name(rung) for rung in contents.evaluation["rungs"]}
+    names = {rung["name"]: table.rung_name(rung, contents.evaluation) for rung in contents.evaluation["rungs"]}
     cards = [_answer(row, names, metric) for row in telling(contents.answers, metric)]
     said = f"{len(cards)} of {len(contents.answers)} held-out rows, first those that tuning changed;"
     return _section("Answers side by side", f'<p class="soft">{said} all are in answers.jsonl.</p>', *cards)
@@ -110,7 +111,7 @@ def telling(answers: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[s
 
     def gain(row: Mapping[str, Any]) -> float:
         scores = {name: given["scores"][metric] for name, given in row["answers"].items()}
-        return float(scores["tuned"] - max(score for name, score in scores.items() if name != "tuned"))
+        return float(scores["tuned"] - max((score for name, score in scores.items() if name != "tuned"), default=0))
 
     lost = [row for row in answers if gain(row) < 0]
     won = [row for row in answers if gain(row) > 0]

@@ -6,13 +6,15 @@ import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune.data.rows import Chat, Message, Row, to_json
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
     from finetune.data.encode import Encoder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,6 @@ class Question:
     prompt: tuple[int, ...]
     reference: str
     reference_ids: tuple[int, ...]  # as they are supervised, with the token that ends the turn
-
-    @property
-    def earlier(self) -> tuple[Message, ...]:
-        """The messages before the answer."""
-        return self.row.messages[:-1]
 
 
 def ask(row: Chat, speech: Speech) -> Question:
@@ -69,19 +66,7 @@ def decoded(ids: Sequence[int], speech: Speech) -> tuple[str, int]:
     return str(speech.tokenizer.decode(ids[:end], skip_special_tokens=True)), end
 
 
-def with_examples(question: Question, examples: Sequence[Question], speech: Speech, room: int) -> tuple[list[int], int]:
-    """The prompt with as many examples before it as the context holds, and how many those are."""
-    row = question.row
-    joined = row.plain and not speech.tokenizer.chat_template
-    for count in range(len(examples), 0, -1):
-        messages = _shown(question, examples[:count], "\n\n" if joined else "")
-        ids = speech.encoder.prompt_ids(messages, row.tools, row.plain)
-        if speech.context is None or len(ids) + room <= speech.context:
-            return ids, count
-    return list(question.prompt), 0
-
-
-def choose_rows(rows: Iterable[Row], total: int, most: int, seed: int) -> list[Row]:
+def choose_rows(rows: Iterable[T], total: int, most: int, seed: int) -> list[T]:
     """At most so many of all rows, drawn by seed (a file may be sorted), in their own order."""
     chosen = set(random.Random(seed).sample(range(total), min(most, total)))
     return [row for index, row in enumerate(rows) if index in chosen]
@@ -112,12 +97,12 @@ def _asked(row: Chat) -> str:
     return to_json(replace(row, messages=row.messages[:-1], last=False))
 
 
-def _shown(question: Question, examples: Sequence[Question], between: str) -> list[Message]:
+def shown(own: Sequence[Message], examples: Sequence[Chat], between: str) -> list[Message]:
     """The examples as earlier turns, under the row's own system message."""
-    system = [message for message in question.earlier[:1] if message["role"] == "system"]
+    system = [message for message in own[:1] if message["role"] == "system"]
     turns = list(system)
     for example in examples:
-        answer = example.row.messages[-1]
-        turns += [message for message in example.earlier if message["role"] != "system"]
-        turns.append({**answer, "content": answer["content"] + between})
-    return [*turns, *question.earlier[len(system) :]]
+        last = example.messages[-1]
+        turns += [message for message in example.messages[:-1] if message["role"] != "system"]
+        turns.append({**last, "content": last["content"] + between})
+    return [*turns, *own[len(system) :]]

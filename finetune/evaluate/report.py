@@ -43,6 +43,7 @@ def markdown(contents: Contents) -> str:
     if contents.evaluation is not None:
         heads, *rows = table.cells(contents.evaluation)
         parts += ["## Did it help?", _plain(table.verdict_line(contents.evaluation)), _grid(heads, rows)]
+        parts += map(_plain, table.other_lines(contents.evaluation))
     if numbers := tiles(contents):
         parts += ["## Training", _grid([name for name, _ in numbers], [[value for _, value in numbers]])]
     parts += [f"Warning: {_plain(warning)}" for warning in contents.warnings]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = {"base": "base", "few_shot": "base + examples", "tuned": "tuned"}
 METRICS = {
     "exact": "exact",
     "contains": "contains",
@@ -25,7 +24,7 @@ def answer_table(result: Mapping[str, Any]) -> str:
         for pairs in (list(zip(row, widths, strict=True)) for row in rows)
     ]
     lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([*lines, "", verdict_line(result)])
+    return "\n".join([*lines, "", verdict_line(result), *other_lines(result)])
 
 
 def cells(result: Mapping[str, Any]) -> list[list[str]]:
@@ -35,18 +34,38 @@ def cells(result: Mapping[str, Any]) -> list[list[str]]:
 
 def verdict_line(result: Mapping[str, Any]) -> str:
     """The verdict in one sentence, with the difference it rests on."""
-    against = next(one for one in result["comparisons"] if one["against"] == result["best_baseline"])
-    baseline, rows = _name(against["against"]), result["held_out"]["rows"]
+    rows = result["held_out"]["rows"]
+    against = next((one for one in result["comparisons"] if one["against"] == result["best_baseline"]), None)
+    if against is None:
+        return f"no verdict: there is nothing to compare with, on {rows} held-out rows"
+    judged = next(rung for rung in result["rungs"] if rung["name"] == "tuned")
     low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
     found = f"{_gap(against['difference'], result)} (95 % interval {low} to {high}"
     what, p = METRICS.get(result["metric"], result["metric"]), _p(against["p_corrected"])
-    line = f"{result['verdict']}: tuned against {baseline}, {what} {found}, p {p}), on {rows} held-out rows"
+    pair = f"{rung_name(judged, result)} against {_name(against['against'], result)}"
+    line = f"{result['verdict']}: {pair}, {what} {found}, p {p}), on {rows} held-out rows"
     if result["verdict"] != "inconclusive" or not result["underpowered"]:
         return line
     if against["detectable"] >= 1 and result["metric"] in METRICS:
         return f"{line}; underpowered: so few rows can show no difference at all"
     least = _gap(against["detectable"], result, sign="")
     return f"{line}; underpowered: so few rows show only differences over {least}"
+
+
+def other_lines(result: Mapping[str, Any]) -> list[str]:
+    """What else a reader has to know: the other targets, what was left out, rows that were trained on."""
+    lines = []
+    for one in result["comparisons"]:
+        if one["against"] not in ("base", "prompted", "few_shot", result["best_baseline"]):
+            found = f"{_gap(one['difference'], result)}, p {_p(one['p_corrected'])}"
+            lines.append(f"{one['verdict']}: {judged_name(result)} against {one['against']}, {found}")
+    prompts = result.get("prompts")
+    if prompts and prompts["by"] != result["metric"]:
+        lines.append(f"the prompt was chosen by {prompts['by']}, when these rows were first evaluated")
+    lines += [f"left out: {one['rung']}, since {one['why']}" for one in result.get("left_out", ())]
+    if rows := sum(one["rows"] for one in result.get("contamination", ())):
+        lines.append(f"warning: {rows} held-out rows stand in training rows too, which was allowed")
+    return lines
 
 
 def extra_metrics(result: Mapping[str, Any]) -> list[str]:
@@ -64,7 +83,8 @@ def shown_score(metric: str, value: float) -> str:
 def _heads(result: Mapping[str, Any]) -> list[str]:
     heads = ["", METRICS.get(result["metric"], result["metric"]), "95 % interval"]
     if result["metric"] != "nll":
-        heads += [METRICS[name] for name in extra_metrics(result)] + ["tokens", "NLL"]
+        heads += [METRICS[name] for name in extra_metrics(result)]
+        heads += ["NLL", "stopped", "tokens in", "out", "s/answer"]
     return heads
 
 
@@ -73,21 +93,37 @@ def _cells(rung: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     low, high = rung["interval"]
     # one percent sign is enough for both ends
     interval = f"{shown_score(metric, low).removesuffix(' %')} – {shown_score(metric, high)}"
-    row = [rung_name(rung), shown_score(metric, rung["score"]), interval]
+    row = [rung_name(rung, result), shown_score(metric, rung["score"]), interval]
     if metric != "nll":
         row += [shown_score(name, rung["scores"][name]) for name in extra_metrics(result)]
-        row += [f"{rung['tokens_per_answer']:.1f}", f"{rung['nll_per_token']:.3f}"]
+        row += [_number(rung["nll_per_token"], ".3f"), f"{100 * rung['stop_rate']:.0f} %"]
+        row += [_number(rung["prompt_tokens"], ".0f"), _number(rung["tokens_per_answer"], ".1f")]
+        row += [f"{rung['seconds_per_answer']:.3f}"]
     return row
 
 
-def rung_name(rung: Mapping[str, Any]) -> str:
+def _number(value: float | None, form: str) -> str:
+    """A number; a dash for one that nobody knows."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def rung_name(rung: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """What a rung is called in a table."""
-    count = len(rung.get("examples", ()))
-    return f"base + {count} example{'s' * (count > 1)}" if count else _name(rung["name"])
+    who = judged_name(result) if rung["of"] == "tuned" else rung["of"]
+    added = ["prompt"] if "prompt" in rung else []
+    if count := len(rung.get("examples", ())):
+        added.append(f"{count} example{'s' * (count > 1)}")
+    return " + ".join([who, *added])
 
 
-def _name(rung: str) -> str:
-    return NAMES.get(rung, rung)
+def judged_name(result: Mapping[str, Any]) -> str:
+    """What is judged: a tuned model is called so, a model or an endpoint by its name."""
+    first = result["targets"][0] if result.get("targets") else {"kind": "run"}
+    return str(first["name"]) if first["kind"] in ("model", "endpoint") else "tuned"
+
+
+def _name(rung: str, result: Mapping[str, Any]) -> str:
+    return rung_name(next(one for one in result["rungs"] if one["name"] == rung), result)
 
 
 def _gap(value: float, result: Mapping[str, Any], sign: str = "+") -> str:

@@ -32,6 +32,7 @@ from finetune.data.build.gates import GATES
 from finetune.data.build.settings import SynthSettings
 from finetune.data.formats import LAYOUTS
 from finetune.errors import FinetuneError, UserError
+from finetune.evaluate import settings as evaluate_settings
 from finetune.methods import METHODS
 from finetune.settings.catalogue import GROUPS, settings_in, settings_of
 from finetune.settings.reference import said_default
@@ -227,6 +228,11 @@ def _check_unrun(line: Line) -> None:
     elif words[1:4] == ["data", "build", "synth"]:
         try:
             synth.read_settings(words[4:])
+        except FinetuneError as error:
+            pytest.fail(f"{line.where}: {error}")
+    elif words[:2] == ["finetune", "evaluate"]:
+        try:
+            assert evaluate_settings.read(words[2:])[0], line.where
         except FinetuneError as error:
             pytest.fail(f"{line.where}: {error}")
     elif words[0] == "finetune":
@@ -443,6 +449,14 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     ]
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
+    assert set(evaluation["prompts"]) == fields("docs/evaluating.md", "How the prompt was chosen")
+    known = {setting.key: setting for setting in settings_in(evaluate_settings.EvaluateSettings())}
+    told = {code(row[0]): row[1:] for row in table("docs/evaluating.md", "Endpoints")}
+    assert told == {
+        key: [f"`{said_default(setting)}`", setting.help]
+        for key, setting in known.items()
+        if key.startswith("endpoint.")
+    }
 
 
 def test_the_fields_of_runs_are_those_that_are_documented(

@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from finetune import tiny
-from finetune.data.build.asked import Sampling
 from finetune.data.build.draw import drawing
+from finetune.endpoint.asked import Sampling
 from finetune.evaluate.generate import IGNORED, generate, likelihoods
 from finetune.evaluate.prefix import groups, is_plain
 

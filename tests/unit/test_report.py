@@ -15,7 +15,8 @@ from finetune.config import EvaluateConfig
 from finetune.data.rows import Text
 from finetune.evaluate import plots
 from finetune.evaluate.contents import read_contents
-from finetune.evaluate.generate import Answer, Likelihood
+from finetune.evaluate.engines import Said
+from finetune.evaluate.generate import Likelihood
 from finetune.evaluate.ladder import NLL, Evaluation, Rung, answer_rows, as_json, judge
 from finetune.evaluate.page import telling
 from finetune.evaluate.report import write_report, write_results
@@ -36,13 +37,14 @@ def evaluation(rows: int = 40, shares: tuple[float, ...] = (0.1, 0.35, 0.9)) -> 
             Rung(
                 name,
                 tuple(Likelihood(12.0 * (1.2 - share), 12) for _ in right),
-                tuple(Answer(text, 12, ok, 0.05) for text, ok in zip(texts, right, strict=True)),
+                tuple(Said(text, ok, 0.05, 12, 40) for text, ok in zip(texts, right, strict=True)),
                 (
                     ("exact", tuple(map(float, right))),
                     ("json_valid", tuple(map(float, right))),
                     ("json_fields", tuple(0.5 + ok / 2 for ok in right)),
                 ),
-                (3, 14, 15) if name == "few_shot" else (),
+                of="tuned" if name == "tuned" else "base",
+                examples=(3, 14, 15) if name == "few_shot" else (),
             )
         )
     found = judge(EvaluateConfig().metric, [Text(str(n)) for n in range(rows)], rungs, 1)
@@ -293,7 +295,7 @@ def test_the_table_names_rungs_scores_and_verdict() -> None:
     assert "exact" in lines[0] and "95 % interval" in lines[0] and "fields right" in lines[0]
     assert [line.split("  ")[0] for line in lines[2:5]] == ["base", "base + 3 examples", "tuned"]
     assert len({len(line) for line in lines[:5]}) == 1
-    assert lines[-1].startswith("better: tuned against base + examples, exact +")
+    assert lines[-1].startswith("better: tuned against base + 3 examples, exact +")
     assert lines[-1].endswith("on 40 held-out rows")
 
 
@@ -305,7 +307,7 @@ def test_few_rows_are_said_to_be_too_few() -> None:
 
 def test_plain_text_has_a_table_of_its_own() -> None:
     rungs = [
-        Rung(name, tuple(Likelihood(nll + row / 10, 10) for row in range(20)))
+        Rung(name, tuple(Likelihood(nll + row / 10, 10) for row in range(20)), of=name)
         for name, nll in (("base", 30.0), ("tuned", 20.0))
     ]
     result = as_json(judge(NLL, [Text(str(row)) for row in range(20)], rungs, 1))

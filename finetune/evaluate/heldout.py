@@ -1,0 +1,201 @@
+"""The rows that are answered and those that may be learned from in a prompt, and the proof that they are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.config import DataConfig
+from finetune.data.leaks import Compared, check_leaks
+from finetune.data.prepared import Allowed
+from finetune.data.rows import Chat, Row, Text, compared, from_json
+from finetune.errors import Fault, UserError
+from finetune.evaluate.questions import choose_rows
+from finetune.evaluate.settings import EvaluateSettings, MeasuredRows
+from finetune.evaluate.subjects import Subject
+
+if TYPE_CHECKING:
+    from finetune.data.load import Loaded
+    from finetune.data.prepare import SplitFacts
+    from finetune.plan import RunPlan
+
+POOL = 10_000  # training rows that examples and prompts are drawn from
+SHAPE_SAID = {"chat": "conversations", "text": "plain text"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of an evaluation."""
+
+    shape: str  # chat or text
+    held_out: tuple[Row, ...]
+    training: tuple[Chat, ...]  # for examples and prompts
+    given: Any = None  # data.eval; None for a run's own rows
+    split_fingerprint: str | None = None  # of all rows that the run held out
+    contamination: tuple[Allowed, ...] = ()
+    clusters: tuple[object, ...] | None = None  # rows of one cluster are not independent; None when all are
+
+    @property
+    def chats(self) -> list[Chat]:
+        """The rows that are answered."""
+        return [row for row in self.held_out if isinstance(row, Chat)]
+
+
+def measured_rows(subjects: Sequence[Subject], settings: EvaluateSettings, seed: int) -> Measured:
+    """The rows that the first target brings, or the settings name; what is wrong with them is raised at once."""
+    first = subjects[0].plan
+    if settings.data.eval is not None:
+        measured, texts = _from_files(first, settings, seed)
+    elif first is not None:
+        measured, texts = _own_rows(first, settings.evaluate.rows, seed)
+    else:
+        mend = "write data.eval=FILE, or name a run first, which brings its held-out rows"
+        raise UserError.at("data.eval", f"no rows are given to evaluate {subjects[0].given} on", mend)
+    _check_askable(measured, subjects)
+    return _apart(measured, texts, subjects, settings)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The held-out rows as they are compared, and those to learn from where a file names them."""
+
+    held_out: Compared
+    training: Compared | None = None
+
+
+def _own_rows(plan: RunPlan, most: int, seed: int) -> tuple[Measured, _Texts]:
+    from finetune.data.prepare import read_rows
+
+    split = check_rows(Path(plan.run_dir), plan)
+    held_out = choose_rows(read_rows(split), split.rows, most, seed)
+    training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
+    fingerprint = plan.data.held_out_fingerprint
+    measured = Measured(plan.data.shape, tuple(held_out), tuple(training), split_fingerprint=fingerprint)
+    every = [compared(row) for row in read_rows(split)]
+    return measured, _Texts(Compared("data.eval", every, lambda index: f"{plan.run_dir} held-out row {index + 1}"))
+
+
+def check_rows(run_dir: Path, plan: RunPlan) -> SplitFacts:
+    """The rows that a run held out; a run that held out none, or whose rows are gone, is refused."""
+    split = plan.data.held_out
+    if split is None:
+        mend = "give data.eval=FILE, or train with data.eval=FILE, or with data.eval_share above 0"
+        raise UserError.at(f"{run_dir} data.eval", "the run held out no rows to compare on", mend)
+    if not Path(split.path).exists():
+        what = "the run's prepared rows are not there"
+        mend = "evaluate from the folder that it was trained in, or train it there again"
+        raise UserError.at(split.path, what, mend)
+    return split
+
+
+def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> tuple[Measured, _Texts]:
+    loaded, train = _load(settings.data)
+    rows = [from_json(one.json) for one in loaded]
+    shape = "chat" if any(isinstance(row, Chat) for row in rows) else "text"
+    if plan is not None and plan.data.shape != shape:
+        what = f"holds {SHAPE_SAID[shape]}, and {plan.run_dir} was trained on {SHAPE_SAID[plan.data.shape]}"
+        raise UserError.at(f"data.eval {loaded[0].file}", what, "give rows of the shape that it was trained on")
+    if mixed := [one for one, row in zip(loaded, rows, strict=True) if shape == "chat" and isinstance(row, Text)]:
+        what = f"is plain text among conversations ({len(mixed)} rows are)"
+        raise UserError.at(mixed[0].where, what, "give rows of one shape")
+    places = choose_rows(range(len(rows)), len(rows), settings.evaluate.rows, seed)
+    if plan is not None:
+        from finetune.data.prepare import read_rows
+
+        training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
+    else:
+        training = [row for one in train[:POOL] if isinstance(row := from_json(one.json), Chat)]
+    groups = [loaded[place].groups for place in places] if settings.data.group_by else None
+    measured = Measured(
+        shape,
+        tuple(rows[place] for place in places),
+        tuple(training),
+        settings.data.eval,
+        clusters=tuple(groups) if groups else None,
+    )
+    chosen = [loaded[place] for place in places]
+    return measured, _Texts(_texts("data.eval", chosen), _texts("data.train", train) if train else None)
+
+
+def _load(data: MeasuredRows) -> tuple[list[Loaded], list[Loaded]]:
+    """The rows of `data.eval` and those of `data.train`, read as training reads them."""
+    from finetune.data.load import check_groups, check_hub, check_used, load
+    from finetune.data.read import find_sources
+    from finetune.data.rows import SHAPES
+
+    found, faults, used, seen = list[list["Loaded"]](), list[Fault](), set[str](), set[str]()
+    reading: DataConfig = data.as_data()
+    sources = {key: find_sources(given, key) for key, given in _given(data).items()}
+    check_hub(reading, [one for several in sources.values() for one in several])
+    for key in ("data.eval", "data.train"):
+        try:
+            found.append(list(load(sources.get(key, []), reading, SHAPES, used, seen)))
+        except UserError as error:
+            faults += error.faults
+    if faults:
+        raise UserError(faults)
+    check_used(data.columns, used)
+    check_groups(data.group_by, seen)
+    return found[0], found[1]
+
+
+def _given(data: MeasuredRows) -> dict[str, Any]:
+    return {key: given for key, given in (("data.eval", data.eval), ("data.train", data.train)) if given is not None}
+
+
+def _texts(key: str, rows: Sequence[Loaded]) -> Compared:
+    return Compared(key, [compared(from_json(one.json)) for one in rows], lambda index: rows[index].where)
+
+
+def _check_askable(measured: Measured, subjects: Sequence[Subject]) -> None:
+    """Refuse rows that a target cannot be asked."""
+    if len(measured.held_out) < 2:
+        what = f"{len(measured.held_out)} held-out rows, and a comparison needs at least 2"
+        raise UserError.at("data.eval", what, "give more held-out rows, or a larger data.eval_share")
+    remote = [subject.given for subject in subjects if subject.endpoint]
+    if remote and measured.shape == "text":
+        what = "answers only, and rows of plain text are compared by how likely they are"
+        raise UserError(Fault(given, what, "leave it out, or give conversations") for given in remote)
+    if remote and any(row.tools or any("tool_calls" in one for one in row.messages) for row in measured.chats):
+        what = "is asked in words, and rows with tools cannot be put to it"
+        raise UserError(Fault(given, what, "leave it out, or give rows without tools") for given in remote)
+
+
+def _apart(measured: Measured, texts: _Texts, subjects: Sequence[Subject], settings: EvaluateSettings) -> Measured:
+    """Refuse rows that any of the targets was trained on, or that stand among the examples; or count them."""
+    words, allowed = settings.data.contamination_words, settings.data.allow_contamination
+    # a run's own held-out rows were compared with its training rows before it was trained
+    plans = [one.plan for at, one in enumerate(subjects) if one.plan and (at or measured.given is not None)]
+    trained = [_training_texts(plan) for plan in plans]
+    trained += [texts.training] if texts.training else []
+    found, faults, total = list[Allowed](), list[Fault](), 0
+    for part in trained:
+        try:
+            found += check_leaks(part, [texts.held_out], words=words, allowed=allowed)
+        except UserError as error:
+            faults += error.faults
+            total += error.total
+    if faults:
+        raise UserError(faults, total)
+    return Measured(**{**vars(measured), "contamination": tuple(found)})
+
+
+def _training_texts(plan: RunPlan) -> Compared:
+    """The training rows of a run, on the disk: there may be more than fit into memory."""
+    from finetune.data.prepare import read_rows
+    from finetune.data.shelf import Shelf
+
+    check_rows_there(plan)
+    shelf = Shelf()
+    for row in read_rows(plan.data.train):
+        shelf.add(compared(row))
+    return Compared("data.train", shelf, lambda index: f"{plan.run_dir} training row {index + 1}")
+
+
+def check_rows_there(plan: RunPlan) -> None:
+    """Refuse a run whose training rows are gone: nobody knows what it was trained on."""
+    if not Path(plan.data.train.path).exists():
+        mend = "evaluate from the folder that it was trained in, or train it there again"
+        raise UserError.at(plan.data.train.path, "the run's prepared rows are not there", mend)

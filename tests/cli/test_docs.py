@@ -42,7 +42,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 # Why a command of a page is not run here; its comment begins with one of these.
-REASONS = ("needs a GPU", "needs the network", "installs packages")
+REASONS = ("needs a GPU", "needs the network", "needs a server", "installs packages")
 # Commands that another part of continuous integration runs, and where.
 ELSEWHERE = {"finetune demo": "scripts/wheel"}
 

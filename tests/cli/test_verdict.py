@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import THINGS, WORDS, write_rows
+from rows import NAMES, THINGS, WORDS, write_rows
 
 Finetune = Callable[..., tuple[int, str, str]]
 LEVEL = 0.05
-COLOURS = ("red", "blue", "green", "grey")
 
 
 def rows_of(first: int, count: int) -> list[dict[str, Any]]:
-    """Questions whose answers stand in them."""
+    """Questions whose answers stand in them, and are so many that none is hit by chance."""
     made = []
     for number in range(first, first + count):
-        thing, word, colour = THINGS[number % 8], WORDS[number % 17], COLOURS[number * 7 % 11 % 4]
-        asked = f"The {thing} of {word} {number} is {colour}. Which colour is it?"
-        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": colour}]
+        thing, word, name = THINGS[number % 8], WORDS[number % 17], NAMES[number * 7 % 10]
+        asked = f"{name} asks for number {number}, the {thing} in {word}. What is wanted?"
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": f"{thing} in {word}"}]
         made.append({"messages": turns})
     return made
 

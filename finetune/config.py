@@ -160,7 +160,7 @@ class GroupedRowsConfig(RowsConfig):
     group_by: list[str] = setting(
         [],
         "Columns such as a user or a source document: rows that have the same value in one of them are trained on "
-        "together or held out together.",
+        "together or held out together, and are not taken for independent when models are compared.",
     )
 
 
@@ -262,7 +262,28 @@ class EvaluateConfig:
     rows: int = setting(200, "Most held-out rows that are answered.", low=2)
     few_shot: int = setting(3, "Training rows shown as examples in the few-shot prompt.", low=1, high=32)
     metric: str = setting(
-        "exact", "Score that decides.", choices=("exact", "contains", "f1", "json_valid", "json_fields")
+        "exact",
+        "Score that decides.",
+        choices=(
+            "exact",
+            "contains",
+            "f1",
+            "rouge_l",
+            "bleu",
+            "numeric",
+            "choice",
+            "json_valid",
+            "json_fields",
+            "json_schema",
+            "regex",
+        ),
+    )
+    schema: str | None = setting(None, "File of the JSON schema that answers are held against.", example="schema.json")
+    pattern: str | None = setting(
+        None, "Regular expression: what it finds last in the answer is compared with what it finds in the reference."
+    )
+    tolerance: float = setting(
+        0.0, "How far a number may be off to count as the reference's, as a share of it.", low=0, below=1
     )
     max_new_tokens: int | None = setting(None, "Longest answer; by default a little over the longest reference.", low=1)
     batch_size: int = setting(32, "Rows answered together.", low=1)
@@ -421,6 +442,7 @@ PATH_KEYS = (
     "model.name",
     "model.chat_template",
     "method.teacher",
+    "evaluate.schema",
     "output_dir",
     "output",
     "resume",

@@ -27,7 +27,7 @@ BASE = "base"
 def measure(arguments: Sequence[str]) -> Evidence:
     """What the base scores without any tuning; `arguments` are those of the run that would be trained."""
     from finetune.compose import compose
-    from finetune.data.prepare import read_rows
+    from finetune.data.prepare import read_groups, read_rows
     from finetune.data.rows import Chat
     from finetune.evaluate.climb import run_ladder
     from finetune.evaluate.contest import Contest
@@ -44,12 +44,14 @@ def measure(arguments: Sequence[str]) -> Evidence:
         raise UserError.at("choose.measure", "no rows are held out to measure on", mend)
     rows = choose_rows(read_rows(split), split.rows, settings.rows, seed)
     held_out = [row for row in rows if isinstance(row, Chat)]
+    clusters = choose_rows(read_groups(split), split.rows, settings.rows, seed)
     training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
     answers = Path(plan.config.output_dir).expanduser() / FOLDER
     with explained(answers, "lower evaluate.batch_size"):
         # Nothing is tuned yet, so the base stands in for what is judged too; its answers are kept by then.
         engine, choices = _engine(plan, answers), Kept.open(answers, CHOICES)
-        found = run_ladder(Contest(engine, engine), held_out, training, settings, seed=seed, choices=choices)
+        pair = Contest(engine, engine)
+        found = run_ladder(pair, held_out, training, settings, seed=seed, choices=choices, clusters=clusters)
     rungs = tuple(_measured(rung, found) for rung in found.rungs if rung.name != TUNED)
     return Evidence(found.metric, len(held_out), rungs)
 
@@ -58,7 +60,8 @@ def _measured(rung: Rung, found: Evaluation) -> Measured:
     from finetune.evaluate.stats import mean_interval
 
     scores = rung.values(found.metric)
-    return Measured(rung.name, fmean(scores), mean_interval(scores, found.seed), len(rung.examples))
+    interval = mean_interval(scores, found.seed, clusters=found.clusters)
+    return Measured(rung.name, fmean(scores), interval, len(rung.examples))
 
 
 def _engine(plan: RunPlan, answers: Path) -> LocalEngine:

@@ -21,6 +21,7 @@ from finetune.data.benchmarks import Passage, as_compared, find_benchmarks, whol
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN
 from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
+from finetune.data.groups import check_columns_held_out, row_groups, shared_groups
 from finetune.data.leaks import Compared, check_leaks
 from finetune.data.load import check_groups, check_hub, check_used
 from finetune.data.order import row_order
@@ -40,7 +41,7 @@ from finetune.errors import UserError, counted
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "read_rows"]
+__all__ = ["PreparedData", "SplitFacts", "lengths", "open_rows", "prepare", "read_groups", "read_rows"]
 
 
 Span = tuple[Place, Place]
@@ -72,7 +73,8 @@ class Settings:
         own = dataclasses.asdict(self)
         for where in ("train", "eval", "benchmarks"):  # a file by another name has the same rows
             del own["data"][where]
-        return hashlib.sha256(json.dumps([ENCODER_VERSION, own, more], sort_keys=True).encode()).hexdigest()
+        versions = [ENCODER_VERSION, store.STORE_VERSION]
+        return hashlib.sha256(json.dumps([versions, own, more], sort_keys=True).encode()).hexdigest()
 
 
 def prepare(
@@ -188,6 +190,12 @@ def read_rows(split: SplitFacts, limit: int | None = None) -> Iterator[Row]:
     return store.read_rows(split.path, limit)
 
 
+def read_groups(split: SplitFacts) -> list[int]:
+    """The group of every row of a split: rows of one group depend on each other."""
+    found: list[int] = store.groups(split.path).tolist()
+    return found
+
+
 def lengths(split: SplitFacts) -> NDArray[np.int32]:
     """The number of tokens of every row of a split."""
     return store.lengths(split.path)
@@ -240,11 +248,12 @@ def _texts_digest(texts: Sequence[Passage]) -> str:
     return hashlib.sha256("\0".join(passage.text for passage in texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _facts(counts: Counts, path: Path) -> SplitFacts:
-    """What a split holds, and where it will lie."""
+def _facts(counts: Counts, written: Path, path: Path) -> SplitFacts:
+    """What a split holds, where it was written, and where it will lie."""
     names = ("rows", "tokens", "supervised", "longest", "truncated", "dropped")
     rows, tokens, supervised, longest, truncated, dropped = (getattr(counts, name) for name in names)
-    return SplitFacts(str(path), rows, tokens, supervised, longest, truncated, dropped)
+    groups = len(np.unique(store.groups(str(written))))
+    return SplitFacts(str(path), rows, tokens, supervised, longest, truncated, dropped, groups)
 
 
 @dataclass(frozen=True)
@@ -283,8 +292,10 @@ class Filling:
         contamination = () if self.expected else self._check_leaks(parts.train)
         self._check_template(self.encoder)
         mixed, held = _mixed(self.rows, parts.train, self.settings.data, self.settings.seed), parts.held_out
+        columns = self.settings.data.group_by
         train, other = self._encoded(
-            SplitPlan(temporary / "train", self.rows, mixed), SplitPlan(temporary / "held_out", parts.held_rows, held)
+            SplitPlan(temporary / "train", self.rows, mixed, row_groups(self.rows, columns)),
+            SplitPlan(temporary / "held_out", parts.held_rows, held, row_groups(parts.held_rows, columns)),
         )
         window = Window(*self.span, train.rows, train.tokens, self.rows.digest) if self.span else None
         if self.expected not in (None, window):
@@ -292,8 +303,8 @@ class Filling:
         return PreparedData(
             folder=str(self.folder),
             shape="chat" if "chat" in self.rows.shapes else "text",
-            train=_facts(train, self.folder / "train"),
-            held_out=_facts(other, self.folder / "held_out") if len(held) else None,
+            train=_facts(train, temporary / "train", self.folder / "train"),
+            held_out=_facts(other, temporary / "held_out", self.folder / "held_out") if len(held) else None,
             held_out_from=parts.origin,
             fingerprint=self.fingerprint,
             held_out_fingerprint=_rows_digest(parts.held_rows, held) if len(held) else None,
@@ -352,7 +363,17 @@ class Filling:
         if not measured:
             return ()
         words, allowed = data.contamination_words, data.allow_contamination
-        return check_leaks(_compared("data.train", self.rows, train), measured, words=words, allowed=allowed)
+        overlaps = check_leaks(_compared("data.train", self.rows, train), measured, words=words, allowed=allowed)
+        return (*overlaps, *self._check_groups())
+
+    def _check_groups(self) -> Iterator[Allowed]:
+        """The same for the groups of held-out rows that have a file of their own."""
+        columns = self.settings.data.group_by
+        if columns and len(self.held_rows):
+            check_columns_held_out(self.held_rows, columns)
+            allowed = self.settings.data.allow_contamination
+            if rows := shared_groups(self.rows, self.held_rows, columns, allowed=allowed):
+                yield Allowed("data.eval", prepared.GROUP, rows)
 
     def _check_template(self, encoder: Encoder) -> None:
         """Refuse conversations at once, and not row by row, when there is no template that works."""

@@ -23,6 +23,7 @@ from finetune.errors import counted
 
 SCRATCH = ".scratch-"
 SCRATCH_SECONDS = 60  # a folder younger than this may not be locked yet by the process that made it
+GROUP = "group"  # the kind of overlap that is a value of data.group_by
 FACTS_FILE = "prepared.json"  # written last: a folder without it is not whole
 
 
@@ -58,7 +59,7 @@ class Window:
 class SplitFacts:
     """One prepared split: where it lies and what it holds."""
 
-    # Arrow dataset (datasets.load_from_disk) with columns input_ids, labels, length, row (canonical JSON)
+    # Arrow dataset (datasets.load_from_disk) with columns input_ids, labels, length, row (canonical JSON), group
     path: str
     rows: int
     tokens: int
@@ -66,6 +67,7 @@ class SplitFacts:
     longest: int
     truncated: int = 0
     dropped: int = 0
+    groups: int = 0  # of rows that depend on each other: parts of one conversation, one value of data.group_by
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,12 @@ def said_allowed(contamination: Sequence[Allowed]) -> str:
     """One line on overlaps that were allowed."""
     rows = Counter[str]()
     for entry in contamination:
-        rows[entry.key] += entry.rows
+        rows[GROUP if entry.kind == GROUP else entry.key] += entry.rows
+    grouped, of_group = rows.pop(GROUP, 0), "of a group that is trained on"
     parts = " and ".join(f"{counted(count, 'row')} of {key}" for key, count in rows.items())
-    verb = "is" if rows.total() == 1 else "are"
-    return f"{parts} {verb} trained on too, which data.allow_contamination allows: scores on them mean little"
+    said = [f"{parts} {'is' if rows.total() == 1 else 'are'} trained on too"] if rows else []
+    said += [f"{counted(grouped, 'row')} of data.eval {'is' if grouped == 1 else 'are'} {of_group}"] if grouped else []
+    return f"{'; '.join(said)}, which data.allow_contamination allows: scores on them mean little"
 
 
 def files_digest(sources: Sequence[Source]) -> str | None:
@@ -174,11 +178,10 @@ def as_window(kept: dict[str, Any]) -> Window:
     return Window(**{**kept, "begins": Place(**kept["begins"]), "ends": Place(**kept["ends"])})
 
 
-def _split(kept: dict[str, int] | None, path: Path) -> SplitFacts | None:
+def _split(kept: dict[str, Any] | None, path: Path) -> SplitFacts | None:
     if kept is None:
         return None
-    counts = {name: kept[name] for name in ("rows", "tokens", "supervised_tokens", "longest", "truncated", "dropped")}
-    return SplitFacts(path=str(path), **counts)
+    return SplitFacts(**{**kept, "path": str(path)})
 
 
 def write(folder: Path, make: Callable[[Path], PreparedData]) -> PreparedData:

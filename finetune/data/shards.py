@@ -58,22 +58,23 @@ class Counts:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """A split to be written: the rows of a spool at some places."""
+    """A split to be written: the rows of a spool at some places, and the group of each row of the spool."""
 
     folder: Path
     spool: Spool
     indices: Indices
+    groups: Indices
 
     @property
     def files(self) -> int:
         """In how many files."""
         return math.ceil(len(self.indices) / SHARD_ROWS)
 
-    def shards(self) -> Iterator[tuple[Path, Indices]]:
-        """Each file, and the places of its rows."""
+    def tasks(self) -> Iterator[Task]:
+        """What to write into each file."""
         for number in range(self.files):
             part = self.indices[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
-            yield self.folder / shard_name(number, self.files), part
+            yield Task(self.folder / shard_name(number, self.files), self.spool.path, part, self.groups[part])
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """One file to be written, of the rows of a spool at some places."""
+    """One file to be written, of the rows of a spool at some places, and the group of each."""
 
     path: Path
     spool: Path
     indices: Indices
+    groups: Indices
 
 
 @dataclass
@@ -119,7 +121,7 @@ class RowWorker:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
             loaded = PreTrainedTokenizerFast.from_pretrained(str(self.tokenizer), local_files_only=True)
             self.encoder = self.job.encoder(loaded)
-        return encode_shard(task.path, Spool(task.spool), task.indices, self.encoder, self.job.on_long)
+        return encode_shard(task, Spool(task.spool), self.encoder, self.job.on_long)
 
 
 def encode_splits(
@@ -129,13 +131,13 @@ def encode_splits(
 
     The crew is of RowWorkers, which look for the tokenizer in `folder`.
     """
-    shards = [(path, plan.spool, part) for plan in plans for path, part in plan.shards()]
-    rows = sum(len(part) for _, _, part in shards)
+    shards = [(task, plan.spool) for plan in plans for task in plan.tasks()]
+    rows = sum(len(task.indices) for task, _ in shards)
     if rows >= MANY_ROWS:
         log.info(f"tokenising {rows:,} rows")
     if crew.processes == 1 or len(shards) == 1 or rows < MANY_ROWS or not _loads_alike(tokenizer, folder):
-        return (encode_shard(path, spool, part, encoder, job.on_long) for path, spool, part in shards)
-    return crew.mapped(Task(path, spool.path, part) for path, spool, part in shards)
+        return (encode_shard(task, spool, encoder, job.on_long) for task, spool in shards)
+    return crew.mapped(task for task, _ in shards)
 
 
 def _loads_alike(tokenizer: Any, folder: Path) -> bool:
@@ -147,22 +149,22 @@ def _loads_alike(tokenizer: Any, folder: Path) -> bool:
     return tokenizer_digest(loaded) == tokenizer_digest(tokenizer)
 
 
-def encode_shard(path: Path, spool: Spool, indices: Indices, encoder: Encoder, on_long: str) -> Counts:
-    """Encode the rows at these places and write them; what cannot be learned from is noted as a fault."""
-    shard = _Shard(encoder, on_long)
+def encode_shard(task: Task, spool: Spool, encoder: Encoder, on_long: str) -> Counts:
+    """Encode the rows of a task and write them; what cannot be learned from is noted as a fault."""
+    shard, groups = _Shard(encoder, on_long), iter(task.groups.tolist())
     mixture = [[0, 0] for _ in range(int(spool.column("source").max(initial=-1)) + 1)]
-    writer = ShardWriter(path)
-    for part in spool.parts(indices, BATCH):
+    writer = ShardWriter(task.path)
+    for part in spool.parts(task.indices, BATCH):
         kept = []
-        for row, item, text in shard.results(part):
+        for row, item, text, group in shard.results(part, groups):
             if taken := shard.take(row, item):
-                kept.append((taken.input_ids, taken.learned, text))
+                kept.append((taken.input_ids, taken.learned, text, group))
                 mixture[row.source][0] += 1
                 mixture[row.source][1] += len(taken.input_ids)
         writer.write(kept)
     writer.close()
     counts, faults = shard.counts, shard.faults
-    counts.given, counts.faults, counts.faulty = len(indices), faults.faults, faults.total
+    counts.given, counts.faults, counts.faulty = len(task.indices), faults.faults, faults.total
     counts.mixture = mixture
     counts.rows, counts.tokens = writer.rows, writer.tokens
     counts.supervised, counts.longest = writer.supervised, writer.longest
@@ -176,17 +178,20 @@ class _Shard:
         self._encoder, self._on_long = encoder, on_long
         self.counts, self.faults = Counts(), FaultLog()
 
-    def results(self, batch: Sequence[Loaded]) -> Iterator[tuple[Loaded, Encoded | Refused, str]]:
-        """Each row encoded, or in its place the parts of a conversation that had to be unrolled."""
+    def results(
+        self, batch: Sequence[Loaded], groups: Iterator[int]
+    ) -> Iterator[tuple[Loaded, Encoded | Refused, str, int]]:
+        """Each row encoded, with the next group, or in its place the parts of a conversation that is unrolled."""
         rows = [from_json(row.json) for row in batch]
         for place, row, result in zip(batch, rows, self._encoder.encode(rows), strict=True):
+            group = next(groups)
             if isinstance(row, Chat) and isinstance(result, Refused) and result.kind == "unrollable":
                 self.counts.unrolled += 1
                 parts = unrolled(row)
                 for part, item in zip(parts, self._encoder.encode(parts), strict=True):
-                    yield place, item, to_json(part)
+                    yield place, item, to_json(part), group
             else:
-                yield place, result, place.json
+                yield place, result, place.json, group
 
     def take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
         """The row if it is kept; counts and notes it if not."""

@@ -168,6 +168,10 @@ class Spool(Sequence[Loaded]):
         parts = [arrow.values(piece.column(name)) for piece in self._pieces]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    def groups(self) -> Iterator[tuple[str, ...]]:
+        """What each row has in each column of data.group_by."""
+        return (tuple(row) for piece in self._pieces for row in piece.column("groups").to_pylist())
+
     def marks(self) -> NDArray[np.uint64]:
         """A hash of the canonical JSON of each row."""
         parts = [np.frombuffer(_marks(piece), dtype=np.uint64)[:: MARK_BYTES // 8] for piece in self._pieces]

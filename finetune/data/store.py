@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from finetune.data import arrow
 from finetune.data.encode import MASKED
 from finetune.data.rows import Row, from_json
+from finetune.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+
+STORE_VERSION = 2  # raised whenever the files have other columns
 
 
 class ShardWriter:
@@ -28,24 +31,25 @@ class ShardWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._pa, tokens = pa, pa.list_(pa.int32())
         fields = [("input_ids", tokens), ("labels", tokens), ("length", pa.int32()), ("row", pa.string())]
-        self._schema = pa.schema(fields)
+        self._schema = pa.schema([*fields, ("group", pa.int64())])
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_stream(self._sink, self._schema)
         self.rows = self.tokens = self.supervised = self.longest = 0
 
-    def write(self, rows: Sequence[tuple[list[int], Sequence[tuple[int, int]], str]]) -> None:
-        """Add rows: ids, spans of them that are learned, canonical JSON."""
+    def write(self, rows: Sequence[tuple[list[int], Sequence[tuple[int, int]], str, int]]) -> None:
+        """Add rows: ids, spans of them that are learned, canonical JSON, group."""
         if not rows:
             return
-        sizes = [len(ids) for ids, _, _ in rows]
-        ids = np.fromiter(chain.from_iterable(ids for ids, _, _ in rows), dtype=np.int32)
+        sizes = [len(ids) for ids, *_ in rows]
+        ids = np.fromiter(chain.from_iterable(ids for ids, *_ in rows), dtype=np.int32)
         labels = np.full_like(ids, MASKED)
-        for place, (_, learned, _) in zip(accumulate(sizes, initial=0), rows, strict=False):
+        for place, (_, learned, _, _) in zip(accumulate(sizes, initial=0), rows, strict=False):
             for begin, end in learned:
                 labels[place + begin : place + end] = ids[place + begin : place + end]
         lists = [arrow.lists(arrow.numbers(values), sizes) for values in (ids, labels)]
-        lengths, texts = arrow.numbers(np.array(sizes, dtype=np.int32)), arrow.texts([text for _, _, text in rows])
-        self._writer.write_batch(self._pa.record_batch([*lists, lengths, texts], schema=self._schema))
+        lengths, texts = arrow.numbers(np.array(sizes, dtype=np.int32)), arrow.texts([row[2] for row in rows])
+        groups = arrow.numbers(np.array([row[3] for row in rows], dtype=np.int64))
+        self._writer.write_batch(self._pa.record_batch([*lists, lengths, texts, groups], schema=self._schema))
         self.rows += len(rows)
         self.tokens += len(ids)
         self.longest = max(self.longest, *sizes)
@@ -70,6 +74,7 @@ def describe(folder: Path, fingerprint: str, count: int) -> None:
         "labels": tokens,
         "length": {"dtype": "int32", "_type": "Value"},
         "row": {"dtype": "string", "_type": "Value"},
+        "group": {"dtype": "int64", "_type": "Value"},
     }
     info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
     state: dict[str, Any] = {
@@ -106,6 +111,16 @@ def lengths(path: str) -> NDArray[np.int32]:
     """The number of tokens of every row of a split."""
     parts = [arrow.values(batch.column("length")) for batch in _batches(path)]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
+
+
+def groups(path: str) -> NDArray[np.int64]:
+    """The group of every row of a split: rows of one group depend on each other."""
+    batches = list(_batches(path))
+    if any("group" not in batch.schema.names for batch in batches):
+        what = "its rows were prepared by an earlier version, which did not note which of them belong together"
+        raise UserError.at(path, what, "train the run again under another name")
+    parts = [arrow.values(batch.column("group")) for batch in batches]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
 def read_rows(path: str, limit: int | None = None) -> Iterator[Row]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from finetune.config import EvaluateConfig
 from finetune.data.rows import Chat, answer
-from finetune.errors import SHOWN_FAULTS, Fault, UserError
+from finetune.errors import Fault, UserError
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.engines import Engine, Prompt, Said
 from finetune.evaluate.kept import Kept, key_of
@@ -19,7 +19,7 @@ from finetune.evaluate.ladder import BASE, BASELINES, FEW_SHOT, NLL, PROMPTED, T
 from finetune.evaluate.local import LocalEngine
 from finetune.evaluate.prompts import SystemPrompt, made_for, read_prompts, with_prompt
 from finetune.evaluate.questions import choose_examples, shown
-from finetune.evaluate.score import OF_JSON, SCORERS, fitting, visible
+from finetune.evaluate.score import Scorer, fits, fitting_scorers, visible
 from finetune.log import log
 
 LOOKED_AT = 1000  # training answers from which prompts are made
@@ -33,6 +33,7 @@ class Asking:
     metric: str
     room: int
     examples: tuple[Chat, ...]
+    way: Scorer  # of the metric
 
     def prompts(self, rows: Sequence[Chat], text: str | None, examples: Sequence[Chat]) -> tuple[list[Prompt], int]:
         """What is given for each row, and for how many rows the context does not hold all of it."""
@@ -54,7 +55,7 @@ class Asking:
         """The mean metric over rows."""
         prompts, _ = self.prompts(rows, text, examples)
         pairs = zip(self.engine.answer(prompts, self.room), rows, strict=True)
-        return fmean(SCORERS[self.metric](visible(said.text), self.engine.reference(row)) for said, row in pairs)
+        return fmean(self.way(visible(said.text), self.engine.reference(row)) for said, row in pairs)
 
 
 def run_ladder(
@@ -69,44 +70,42 @@ def run_ladder(
 ) -> Evaluation:
     """Answer the held-out rows on every rung and compare; examples and prompts come from `training`."""
     climber = contest.climber
-    _check_metric(settings.metric, [climber.reference(row) for row in held_out])
+    ways = fitting_scorers(settings, [climber.reference(row) for row in held_out])
+    way = ways[settings.metric]
     given = read_prompts(settings.prompts)
     drawn = choose_examples(training, held_out, settings.few_shot + settings.prompt_rows, seed)
     examples = drawn[: settings.few_shot]
-    trial = [
-        place
-        for place in drawn[settings.few_shot :]
-        if settings.metric in fitting([climber.reference(training[place])])
-    ]
+    trial = [place for place in drawn[settings.few_shot :] if fits(climber.reference(training[place]), way)]
     wanted, left_out = _rungs(contest, settings, training, examples, trial, given)
     room = settings.max_new_tokens or climber.room(held_out)
-    asking = Asking(climber, settings.metric, room, tuple(training[place] for place in examples))
+    asking = Asking(climber, settings.metric, room, tuple(training[place] for place in examples), way)
     _check_contexts([climber, contest.judged, *contest.others], held_out)
     rungs, choice = list[Rung](), None
     try:
         if BASE in wanted:
-            rungs.append(_answered(BASE, BASE, climber, held_out, asking.prompts(held_out, None, ()), room))
+            rungs.append(_answered(BASE, BASE, climber, held_out, asking.prompts(held_out, None, ()), room, ways))
         of = BASE if contest.base else TUNED
         if PROMPTED in wanted:
             prompts = given or _made(training, seed)
             choice = choose_prompt(asking, prompts, training, trial, choices, settings.choose_again)
             told = asking.prompts(held_out, choice.best.text, ())
-            rungs.append(replace(_answered(PROMPTED, of, climber, held_out, told, room), prompt=choice.best.text))
+            rung = _answered(PROMPTED, of, climber, held_out, told, room, ways)
+            rungs.append(replace(rung, prompt=choice.best.text))
         if FEW_SHOT in wanted:
             text = choice.best.text if choice and choice.with_examples else None
             told = asking.prompts(held_out, text, asking.examples)
-            rung = _answered(FEW_SHOT, of, climber, held_out, told, room)
+            rung = _answered(FEW_SHOT, of, climber, held_out, told, room, ways)
             rungs.append(replace(rung, prompt=text, examples=tuple(place + 1 for place in examples)))
         if contest.base:
             climber.close()
-        rungs.append(_plain(TUNED, contest.judged, held_out, room))
+        rungs.append(_plain(TUNED, contest.judged, held_out, room, ways))
     finally:
         climber.close()
         contest.judged.close()
         if contest.models:
             contest.models.release()
     for other in contest.others:
-        rungs.append(_plain(other.name, other, held_out, settings.max_new_tokens or other.room(held_out)))
+        rungs.append(_plain(other.name, other, held_out, settings.max_new_tokens or other.room(held_out), ways))
     bare, _ = asking.prompts(held_out, None, ())
     judged = judge(settings.metric, held_out, rungs, seed, clusters)
     return replace(
@@ -231,39 +230,36 @@ def _made(training: Sequence[Chat], seed: int) -> list[SystemPrompt]:
     return made_for([answer(row) for row in rows], seed)
 
 
-def _plain(name: str, engine: Engine, rows: Sequence[Chat], room: int) -> Rung:
+def _plain(name: str, engine: Engine, rows: Sequence[Chat], room: int, ways: Mapping[str, Scorer]) -> Rung:
     """A target asked as it is."""
     try:
         prompts = [engine.prompt(row, row.messages[:-1]) for row in rows]
-        return _answered(name, name, engine, rows, (prompts, 0), room)
+        return _answered(name, name, engine, rows, (prompts, 0), room, ways)
     finally:
         engine.close()
 
 
 def _answered(
-    name: str, of: str, engine: Engine, rows: Sequence[Chat], given: tuple[list[Prompt], int], room: int
+    name: str,
+    of: str,
+    engine: Engine,
+    rows: Sequence[Chat],
+    given: tuple[list[Prompt], int],
+    room: int,
+    ways: Mapping[str, Scorer],
 ) -> Rung:
     prompts, shortened = given
     began = time.monotonic()
     said, predicted = engine.answer(prompts, room), engine.predict(prompts)
     log.info(f"{name}: {len(said)} answers in {time.monotonic() - began:.1f} s")
-    return Rung(name, tuple(predicted), tuple(said), _scores(engine, rows, said), of, shortened=shortened)
+    return Rung(name, tuple(predicted), tuple(said), _scores(engine, rows, said, ways), of, shortened=shortened)
 
 
-def _scores(engine: Engine, rows: Sequence[Chat], said: Sequence[Said]) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    wanted = [engine.reference(row) for row in rows]
-    pairs = [(visible(one.text), text) for one, text in zip(said, wanted, strict=True)]
-    return tuple((name, tuple(SCORERS[name](text, right) for text, right in pairs)) for name in fitting(wanted))
-
-
-def _check_metric(metric: str, references: Sequence[str]) -> None:
-    """Refuse a metric that says nothing about the references, and say which do."""
-    bad = [number for number, text in enumerate(references, 1) if metric not in fitting([text])]
-    if bad:
-        what = "is not JSON" if metric in OF_JSON else f"cannot be scored by {metric}"
-        mend = f"evaluate.metric={metric} does not fit these rows; {', '.join(fitting(references))} do"
-        faults = [Fault(f"held-out row {number} answer", what, mend) for number in bad[:SHOWN_FAULTS]]
-        raise UserError(faults, total=len(bad))
+def _scores(
+    engine: Engine, rows: Sequence[Chat], said: Sequence[Said], ways: Mapping[str, Scorer]
+) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    pairs = [(visible(one.text), engine.reference(row)) for one, row in zip(said, rows, strict=True)]
+    return tuple((name, tuple(way(text, right) for text, right in pairs)) for name, way in ways.items())
 
 
 def _check_contexts(engines: Sequence[Engine], rows: Sequence[Chat]) -> None:

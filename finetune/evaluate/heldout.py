@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config import DataConfig
+from finetune.data.groups import groups_of_rows
 from finetune.data.leaks import Compared, check_leaks
 from finetune.data.prepared import Allowed
 from finetune.data.rows import Chat, Row, Text, compared, from_json
@@ -66,13 +67,16 @@ class _Texts:
 
 
 def _own_rows(plan: RunPlan, most: int, seed: int) -> tuple[Measured, _Texts]:
-    from finetune.data.prepare import read_rows
+    from finetune.data.prepare import read_groups, read_rows
 
     split = check_rows(Path(plan.run_dir), plan)
     held_out = choose_rows(read_rows(split), split.rows, most, seed)
+    clusters = tuple(choose_rows(read_groups(split), split.rows, most, seed))
     training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
     fingerprint = plan.data.held_out_fingerprint
-    measured = Measured(plan.data.shape, tuple(held_out), tuple(training), split_fingerprint=fingerprint)
+    measured = Measured(
+        plan.data.shape, tuple(held_out), tuple(training), split_fingerprint=fingerprint, clusters=clusters
+    )
     every = [compared(row) for row in read_rows(split)]
     return measured, _Texts(Compared("data.eval", every, lambda index: f"{plan.run_dir} held-out row {index + 1}"))
 
@@ -107,13 +111,13 @@ def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> 
         training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
     else:
         training = [row for one in train[:POOL] if isinstance(row := from_json(one.json), Chat)]
-    groups = [loaded[place].groups for place in places] if settings.data.group_by else None
+    groups = groups_of_rows(one.groups for one in loaded).tolist() if settings.data.group_by else None
     measured = Measured(
         shape,
         tuple(rows[place] for place in places),
         tuple(training),
         settings.data.eval,
-        clusters=tuple(groups) if groups else None,
+        clusters=tuple(groups[place] for place in places) if groups else None,
     )
     chosen = [loaded[place] for place in places]
     return measured, _Texts(_texts("data.eval", chosen), _texts("data.train", train) if train else None)

@@ -6,15 +6,17 @@ A tuned model is worth something when it beats the best of the baselines on rows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 from finetune.data.rows import Row
 from finetune.evaluate import stats
+from finetune.evaluate.classes import are_classes, by_class, macro_f1, no_class
 from finetune.evaluate.engines import Said
 from finetune.evaluate.generate import Likelihood
 from finetune.evaluate.questions import fingerprint
+from finetune.evaluate.score import visible
 
 BASE, PROMPTED, FEW_SHOT, TUNED = "base", "prompted", "few_shot", "tuned"
 BASELINES = (BASE, PROMPTED, FEW_SHOT)
@@ -53,6 +55,7 @@ class Evaluation:
     best: str | None  # the baseline that counts; None when there is nothing to compare with
     verdict: str | None
     seed: int
+    clusters: tuple[object, ...] | None = None  # of each row; rows of one cluster are not independent
     max_new_tokens: int | None = None
     prompts: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
@@ -84,6 +87,7 @@ def judge(
         best,
         stats.verdict(found[best], corrected[best], lower_is_better=lower) if best else None,
         seed,
+        tuple(clusters) if clusters is not None else None,
     )
 
 
@@ -109,7 +113,11 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "underpowered": stats.underpowered(counting) if counting else None,
         "metric": evaluation.metric,
         "lower_is_better": lower,
-        "held_out": {"rows": len(evaluation.rows), "fingerprint": fingerprint(evaluation.rows)},
+        "held_out": {
+            "rows": len(evaluation.rows),
+            "groups": len(set(_groups(evaluation))),
+            "fingerprint": fingerprint(evaluation.rows),
+        },
         "max_new_tokens": evaluation.max_new_tokens,
         "seed": evaluation.seed,
         "rungs": [_rung_json(rung, evaluation) for rung in evaluation.rungs],
@@ -121,16 +129,24 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """What `answers.jsonl` holds: for every row, what each rung said and how it scored."""
-    pairs = zip(evaluation.prompts, evaluation.references, strict=True)
+    pairs, groups = zip(evaluation.prompts, evaluation.references, strict=True), _groups(evaluation)
     return [
         {
             "row": index + 1,
+            "group": groups[index],
             "prompt": prompt,
             "reference": reference,
             "answers": {rung.name: _answer_json(rung, index) for rung in evaluation.rungs},
         }
         for index, (prompt, reference) in enumerate(pairs)
     ]
+
+
+def _groups(evaluation: Evaluation) -> list[int]:
+    """The group of each row: the number of the first row of its cluster."""
+    first: dict[object, int] = {}
+    clusters = evaluation.clusters or range(len(evaluation.rows))
+    return [first.setdefault(cluster, row) for row, cluster in enumerate(clusters, 1)]
 
 
 def _answer_json(rung: Rung, index: int) -> dict[str, Any]:
@@ -153,7 +169,7 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         "name": rung.name,
         "of": rung.of,
         "score": fmean(values),
-        "interval": list(stats.mean_interval(values, evaluation.seed)),
+        "interval": list(stats.mean_interval(values, evaluation.seed, clusters=evaluation.clusters)),
         "n": len(values),
         "nll_per_token": sum(one.nll for one in rung.likelihoods) / max(1, tokens) if rung.likelihoods else None,
     }
@@ -164,6 +180,7 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         entry["prompt_tokens"] = _mean([answer.prompt_tokens for answer in rung.answers])
         entry["seconds"] = sum(answer.seconds for answer in rung.answers)
         entry["seconds_per_answer"] = entry["seconds"] / len(rung.answers)
+        entry |= _classes(rung, evaluation.references)
     if rung.prompt is not None:
         entry["prompt"] = rung.prompt
     if rung.prompt is not None and not rung.examples:
@@ -172,6 +189,17 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         entry["examples"] = list(rung.examples)
         entry["rows_with_fewer_examples"] = rung.shortened
     return entry
+
+
+def _classes(rung: Rung, references: Sequence[str]) -> dict[str, Any]:
+    """What became of each class, where the references name classes."""
+    if not are_classes(references):
+        return {}
+    table = by_class([visible(said.text) for said in rung.answers], references)
+    classes = [
+        {**asdict(one), "answers": [{"label": said, "rows": count} for said, count in one.answers]} for one in table
+    ]
+    return {"classes": classes, "macro_f1": macro_f1(table), "no_class": no_class(table)}
 
 
 def _mean(numbers: Sequence[int | None]) -> float | None:

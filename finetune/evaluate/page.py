@@ -51,7 +51,18 @@ def _comparison(contents: Contents) -> str:
     said = f'<p><span class="verdict {escape(verdict)}">{escape(verdict)}</span>{escape(rest)}</p>'
     heads, *rows = table.cells(result)
     others = "".join(f"<p>{escape(line)}</p>" for line in table.other_lines(result))
-    return _section("Did it help?", said, _score_plot(result), _grid(heads, rows, "numbers"), others)
+    shown = [_score_plot(result), _grid(heads, rows, "numbers"), *_classes(result), others]
+    return _section("Did it help?", said, *shown)
+
+
+def _classes(result: Mapping[str, Any]) -> list[str]:
+    """What became of each class on every rung, where the references name classes."""
+    found = []
+    for rung in result["rungs"]:
+        if cells := table.class_cells(rung):
+            inner = _grid(cells[0], cells[1:], "numbers")
+            found.append(f"<details><summary>{escape(table.class_line(rung, result))}</summary>{inner}</details>")
+    return found
 
 
 def _score_plot(result: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from finetune.data.rows import Message
 from finetune.errors import Fault, UserError
-from finetune.evaluate.score import is_json, strict_json
+from finetune.evaluate.structured import is_json, strict_json
 
 MOST_PROMPTS = 32
 LONGEST_PROMPT = 20_000  # characters

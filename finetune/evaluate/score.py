@@ -1,18 +1,21 @@
-"""How good an answer is: plain functions of the answer and the reference, from 0 to 1."""
+"""How good an answer is: plain functions of the answer and the reference, from 0 to 1, and which of them fit."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from finetune.config import EvaluateConfig
+from finetune.errors import SHOWN_FAULTS, Fault, UserError, listed
+from finetune.evaluate.classes import are_classes, choice
+from finetune.evaluate.numeric import numeric
+from finetune.evaluate.overlap import bleu, f1, rouge_l, spaced
+from finetune.evaluate.schema import json_schema, read_schema
+from finetune.evaluate.structured import json_fields, json_valid
 
 Scorer = Callable[[str, str], float]
 
-# A token is a word, or one sign of a script that is written without spaces.
-_SIGN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_TOKEN = re.compile(rf"[{_SIGN}]|[^\W{_SIGN}]+")
 _REASONING = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
 
@@ -21,100 +24,113 @@ def visible(answer: str) -> str:
     return _REASONING.sub("", answer, count=1) if answer.lstrip().startswith("<think>") else answer
 
 
-def strict_json(text: str) -> Any:
-    """The value of a JSON text; a ValueError for what the standard does not allow, or a key given twice."""
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def exact(answer: str, reference: str) -> float:
     """1 when the texts are equal but for whitespace."""
-    return float(_spaced(answer) == _spaced(reference))
+    return float(spaced(answer) == spaced(reference))
 
 
 def contains(answer: str, reference: str) -> float:
     """1 when the reference stands in the answer, as whole words."""
-    wanted = re.escape(_spaced(reference))
-    return float(re.search(rf"(?<!\w){wanted}(?!\w)", _spaced(answer)) is not None)
+    wanted = re.escape(spaced(reference))
+    return float(re.search(rf"(?<!\w){wanted}(?!\w)", spaced(answer)) is not None)
 
 
-def f1(answer: str, reference: str) -> float:
-    """Harmonic mean of the shares of words that answer and reference have in common, in any order."""
-    given, wanted = (Counter(_TOKEN.findall(text.casefold())) for text in (answer, reference))
-    if not given or not wanted:
-        return exact(answer, reference)
-    return 2 * (given & wanted).total() / (given.total() + wanted.total())
+def regex(answer: str, reference: str, pattern: re.Pattern[str]) -> float:
+    """1 when what the pattern finds last in the answer is what it finds last in the reference.
+
+    Of a pattern with groups the groups are compared, else the whole of what was found.
+    """
+    given, wanted = _last(pattern, answer), _last(pattern, reference)
+    return float(given is not None and given == wanted)
 
 
-def json_valid(answer: str, reference: str) -> float:
-    """1 when the whole answer is strict JSON."""
-    return float(is_json(answer))
-
-
-def json_fields(answer: str, reference: str) -> float:
-    """Share of the reference's fields that the answer's JSON has with equal value; 0 when it is not JSON."""
-    wanted = strict_json(reference)
-    try:
-        given = strict_json(answer)
-    except ValueError:
-        return 0.0
-    if not isinstance(wanted, dict) or not wanted:
-        return float(_same(given, wanted))
-    if not isinstance(given, dict):
-        return 0.0
-    return sum(key in given and _same(given[key], value) for key, value in wanted.items()) / len(wanted)
-
-
+# The scorers that need no setting.
 SCORERS: dict[str, Scorer] = {
     "exact": exact,
     "contains": contains,
     "f1": f1,
+    "rouge_l": rouge_l,
+    "bleu": bleu,
+    "numeric": numeric,
+    "choice": choice,
     "json_valid": json_valid,
     "json_fields": json_fields,
 }
 
-# Scorers that say something only about references that are JSON.
-OF_JSON = ("json_valid", "json_fields")
+# Why a reference is none that a scorer can compare with.
+UNFIT = {
+    "numeric": "does not end in a number",
+    "json_valid": "is not JSON",
+    "json_fields": "is not JSON",
+    "json_schema": "is not JSON as evaluate.schema wants it",
+    "regex": "has nothing that evaluate.pattern finds",
+}
 
 
-def fitting(references: Sequence[str]) -> tuple[str, ...]:
-    """The scorers that say something about such references."""
-    structured = all(is_json(reference) for reference in references)
-    return tuple(name for name in SCORERS if structured or name not in OF_JSON)
+# The setting that a scorer goes by.
+SETTINGS = {"json_schema": "evaluate.schema", "regex": "evaluate.pattern", "numeric": "evaluate.tolerance"}
 
 
-def is_json(text: str) -> bool:
-    """Whether the whole text is strict JSON."""
-    try:
-        strict_json(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _spaced(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is given twice")
+def scorers(settings: EvaluateConfig) -> dict[str, Scorer]:
+    """Every scorer by its name; those that need a setting only where it is given."""
+    found: dict[str, Scorer] = {**SCORERS, "numeric": partial(numeric, tolerance=settings.tolerance)}
+    if settings.schema is not None:
+        found["json_schema"] = partial(json_schema, schema=read_schema(settings.schema, SETTINGS["json_schema"]))
+    if settings.pattern is not None:
+        found["regex"] = partial(regex, pattern=_compiled(settings.pattern))
+    if settings.metric not in found:
+        what, needed = "has nothing to go by", SETTINGS[settings.metric]
+        raise UserError.at(f"evaluate.metric={settings.metric}", what, f"give {needed} too")
     return found
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
+def fitting(references: Sequence[str], ways: Mapping[str, Scorer] = SCORERS) -> tuple[str, ...]:
+    """The scorers that say something about such references, alone and together."""
+    return tuple(name for name, way in ways.items() if not _unfit(name, references, way))
 
 
-def _same(first: Any, second: Any) -> bool:
-    """Equality of JSON values: Python alone would take `true` for 1."""
-    if isinstance(first, bool) or isinstance(second, bool):
-        return first is second
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(_same, first, second))
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
-    return bool(first == second)
+def fits(reference: str, way: Scorer) -> bool:
+    """Whether a scorer says something about a reference: it is itself a perfect answer."""
+    return way(reference, reference) == 1
+
+
+def fitting_scorers(settings: EvaluateConfig, references: Sequence[str]) -> dict[str, Scorer]:
+    """The scorers that fit; a metric that does not, and a setting of a scorer that does not, are refused."""
+    ways = scorers(settings)
+    fit = fitting(references, ways)
+    given = {"json_schema": settings.schema, "regex": settings.pattern, "numeric": settings.tolerance}
+    for name in (settings.metric, *(name for name, value in given.items() if value)):
+        if name not in fit:
+            key = f"evaluate.metric={name}" if name == settings.metric else SETTINGS[name]
+            raise _refusal(key, name, _unfit(name, references, ways[name]), fit)
+    return {name: ways[name] for name in fit}
+
+
+def _refusal(key: str, name: str, bad: Sequence[int], fit: Sequence[str]) -> UserError:
+    others = f"of these rows {listed(fit, len(fit))} say something"
+    if name == "choice":
+        what = "compares classes, and the references are not a few short names that come again and again"
+        return UserError.at(key, what, others)
+    mend = f"{key} compares with nothing else; {others}"
+    faults = [Fault(f"held-out row {number} answer", UNFIT[name], mend) for number in bad[:SHOWN_FAULTS]]
+    return UserError(faults, total=len(bad))
+
+
+def _unfit(name: str, references: Sequence[str], way: Scorer) -> list[int]:
+    """The references, counted from 1, about which a scorer says nothing."""
+    if name == "choice":
+        return [] if are_classes(references) else [*range(1, len(references) + 1)]
+    return [number for number, text in enumerate(references, 1) if not fits(text, way)]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError.at("evaluate.pattern", f"is no regular expression ({error})", "correct it") from None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> tuple[str | None, ...] | None:
+    """The groups, or else the whole, of the last place where a pattern is found."""
+    found = [*pattern.finditer(text)]
+    return (found[-1].groups() or (found[-1][0],)) if found else None

@@ -20,6 +20,8 @@ LEVEL = 0.05  # of the two-sided tests; intervals cover 1 - LEVEL
 RESAMPLES = 10_000
 POWER = 0.8  # chance of seeing a difference as large as `Comparison.detectable`
 COARSE = 0.1  # a comparison that can only see larger differences than this is called underpowered
+WANTED = 0.05  # the difference that a plan says how many rows it takes to see
+DISCORDANT = 0.25  # share of the rows that a plan takes to be right with one model and wrong with the other
 _Z = 1.959963984540054  # the normal quantile of 0.975
 _Z_POWER = 0.8416212335729143  # the normal quantile of POWER
 _CELLS = 4_000_000  # numbers held at once while resampling
@@ -36,6 +38,18 @@ class Comparison:
     detectable: float  # smallest true difference that so many rows of this kind show four times in five
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What held-out rows will be able to show, told before there is any answer."""
+
+    rows: int  # that will be answered
+    groups: int  # of rows that depend on each other
+    detectable: float  # smallest difference that they show four times in five
+    detectable_in_groups: float  # the same where all rows of a group are right or wrong together
+    wanted: float
+    rows_needed: int  # to see the difference that is wanted
+
+
 def wilson(successes: int, n: int) -> Interval:
     """The 95 % score interval of a share."""
     share, spread = successes / n, _Z * _Z / n
@@ -45,14 +59,15 @@ def wilson(successes: int, n: int) -> Interval:
     return 0.0 if successes == 0 else centre - margin, 1.0 if successes == n else centre + margin
 
 
-def mean_interval(scores: Sequence[float], seed: int) -> Interval:
-    """The 95 % interval of a mean: Wilson's for 0/1 scores, by bootstrap for others."""
-    if _binary(scores):
-        return wilson(round(sum(scores)), len(scores))
+def mean_interval(scores: Sequence[float], seed: int, *, clusters: Sequence[object] | None = None) -> Interval:
+    """The 95 % interval of a mean: Wilson's for 0/1 scores of rows on their own, else by bootstrap of clusters."""
     import numpy as np
 
     values = np.asarray(scores, dtype=np.float64)
-    return _bootstrap(values, np.ones_like(values), seed)
+    sums, sizes = _clustered(values, clusters)
+    if len(sums) == len(values) and _binary(scores):
+        return wilson(round(sum(scores)), len(scores))
+    return _interval(sums, sizes, seed, least=0.0)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -77,11 +92,11 @@ def paired_difference(
         raise ValueError(f"{len(first)} and {len(second)} scores: two lists of the same rows, at least 2, are needed")
     gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     sums, sizes = _clustered(gaps, clusters)
-    if clusters is None and _binary(first) and _binary(second):
+    if len(sums) == len(gaps) and _binary(first) and _binary(second):
         p = mcnemar_exact(int((gaps > 0).sum()), int((gaps < 0).sum()))
     else:
         p = _sign_flip(sums, seed)
-    interval = _uniform(float(gaps[0]), len(sums)) if bool((gaps == gaps[0]).all()) else _bootstrap(sums, sizes, seed)
+    interval = _interval(sums, sizes, seed, least=-1.0)
     return Comparison(float(gaps.mean()), interval, p, len(gaps), _detectable(sums, sizes))
 
 
@@ -107,6 +122,23 @@ def underpowered(comparison: Comparison) -> bool:
     return comparison.detectable > COARSE
 
 
+def rows_needed(difference: float) -> int:
+    """The rows that show a difference of yes and no four times in five, if DISCORDANT of them answer differently."""
+    return math.ceil((_Z + _Z_POWER) ** 2 * max(DISCORDANT, difference) / difference**2)
+
+
+def detectable_difference(rows: int) -> float:
+    """The smallest difference that so many rows show four times in five; 1 when there is none."""
+    spread = (_Z + _Z_POWER) ** 2 / rows
+    # no difference is larger than the share of rows that answer differently
+    return min(1.0, max(spread, math.sqrt(spread * DISCORDANT)))
+
+
+def foretell(rows: int, groups: int) -> Reach:
+    """What so many rows, in so many groups, will be able to show of two models."""
+    return Reach(rows, groups, detectable_difference(rows), detectable_difference(groups), WANTED, rows_needed(WANTED))
+
+
 def _binary(scores: Sequence[float]) -> bool:
     return all(score in (0.0, 1.0) for score in scores)
 
@@ -117,31 +149,68 @@ def _clustered(gaps: Floats, clusters: Sequence[object] | None) -> tuple[Floats,
 
     if clusters is None:
         return gaps, np.ones_like(gaps)
+    if len(clusters) != len(gaps):
+        raise ValueError(f"{len(clusters)} clusters named for {len(gaps)} rows")
     numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     owner = np.array([numbers[name] for name in clusters])
     return np.bincount(owner, weights=gaps).astype(np.float64), np.bincount(owner).astype(np.float64)
 
 
+def _interval(sums: Floats, sizes: Floats, seed: int, *, least: float) -> Interval:
+    """The interval of the mean of values between `least` and 1 that come in clusters."""
+    means = sums / sizes
+    if bool((abs(means - means[0]) <= 1e-12).all()):
+        return _uniform(float(means[0]), len(means), least)
+    return _bootstrap(sums, sizes, seed)
+
+
 def _bootstrap(sums: Floats, sizes: Floats, seed: int) -> Interval:
-    """The percentile interval of the mean, from resampled clusters."""
+    """The percentile interval of the mean, from resampled clusters, at levels that make up for there being few.
+
+    Resampled means of n clusters vary less than means of n new ones: by the factor of the variance, (n - 1) / n, and
+    because the variance is itself a guess, which Student's distribution makes up for.
+    """
     import numpy as np
 
-    rng = np.random.default_rng(seed)
+    rng, n = np.random.default_rng(seed), len(sums)
     means = []
-    for count in _chunks(len(sums)):
-        drawn = rng.integers(0, len(sums), size=(count, len(sums)))
+    for count in _chunks(n):
+        drawn = rng.integers(0, n, size=(count, n))
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [LEVEL / 2, 1 - LEVEL / 2])
+    tail = math.erfc(student_quantile(n - 1) * math.sqrt(n / (n - 1) / 2)) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _uniform(gap: float, n: int) -> Interval:
-    """The interval when every row differs by the same: resampling sees no spread, yet unseen rows may differ.
+def student_quantile(freedom: int) -> float:
+    """The 0.975 quantile of Student's distribution."""
+    low, high = _Z, 13.0  # of infinitely many degrees of freedom, and over that of one
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_within(middle, freedom) < 1 - LEVEL else (low, middle)
+    return low
 
-    At most Wilson's share of them does, and by no less than -1 and no more than 1.
+
+def _student_within(bound: float, freedom: int) -> float:
+    """The chance to stay within ± bound: the finite series for whole degrees of freedom."""
+    angle = math.atan(bound / math.sqrt(freedom))
+    odd, square = freedom % 2, math.cos(angle) ** 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0 if freedom == 1 else term
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= (k - 1) / k * square
+        total += term
+    chance = math.sin(angle) * total
+    return 2 / math.pi * (angle + chance) if odd else chance
+
+
+def _uniform(value: float, n: int, least: float) -> Interval:
+    """The interval when all values are the same: resampling sees no spread, yet unseen ones may differ.
+
+    At most Wilson's share of them does, and they are no less than `least` and no more than 1.
     """
     other = wilson(0, n)[1]
-    return gap - other * (1 + gap), gap + other * (1 - gap)
+    return value - other * (value - min(least, value)), value + other * (max(1.0, value) - value)
 
 
 def _sign_flip(sums: Floats, seed: int) -> float:

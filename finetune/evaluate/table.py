@@ -9,10 +9,17 @@ METRICS = {
     "exact": "exact",
     "contains": "contains",
     "f1": "F1",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "numeric": "number right",
+    "choice": "class right",
     "json_valid": "valid JSON",
     "json_fields": "fields right",
+    "json_schema": "as the schema",
+    "regex": "pattern right",
     "nll": "NLL per token",
 }
+SHOWN_CONFUSIONS = 3  # classes that a class is taken for, in a table
 
 
 def answer_table(result: Mapping[str, Any]) -> str:
@@ -24,7 +31,8 @@ def answer_table(result: Mapping[str, Any]) -> str:
         for pairs in (list(zip(row, widths, strict=True)) for row in rows)
     ]
     lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([*lines, "", verdict_line(result), *other_lines(result)])
+    classes = [class_line(rung, result) for rung in result["rungs"] if "classes" in rung]
+    return "\n".join([*lines, "", verdict_line(result), *classes, *other_lines(result)])
 
 
 def cells(result: Mapping[str, Any]) -> list[list[str]]:
@@ -43,7 +51,7 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     found = f"{_gap(against['difference'], result)} (95 % interval {low} to {high}"
     what, p = METRICS.get(result["metric"], result["metric"]), _p(against["p_corrected"])
     pair = f"{rung_name(judged, result)} against {_name(against['against'], result)}"
-    line = f"{result['verdict']}: {pair}, {what} {found}, p {p}), on {rows} held-out rows"
+    line = f"{result['verdict']}: {pair}, {what} {found}, p {p}), on {rows} held-out rows{_among(result)}"
     if result["verdict"] != "inconclusive" or not result["underpowered"]:
         return line
     if against["detectable"] >= 1 and result["metric"] in METRICS:
@@ -68,6 +76,21 @@ def other_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def class_cells(rung: Mapping[str, Any]) -> list[list[str]]:
+    """What became of the rows of each class on a rung, the heads first; nothing where there are no classes."""
+    if "classes" not in rung:
+        return []
+    heads = ["class", "rows", "precision", "recall", "F1", "taken for"]
+    return [heads, *(_class(one) for one in rung["classes"])]
+
+
+def class_line(rung: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The classes of a rung in one sentence."""
+    none, count = rung["no_class"], len(rung["classes"])
+    said = f"{none} answer{'s' * (none != 1)} of {rung['n']} name{'s' * (none == 1)} no class"
+    return f"{rung_name(rung, result)}: mean F1 of {count} classes {shown_score('choice', rung['macro_f1'])}; {said}"
+
+
 def extra_metrics(result: Mapping[str, Any]) -> list[str]:
     """The metrics shown beside the one that decides."""
     known = result["rungs"][0].get("scores", {})
@@ -78,6 +101,20 @@ def extra_metrics(result: Mapping[str, Any]) -> list[str]:
 def shown_score(metric: str, value: float) -> str:
     """A score as people write it."""
     return f"{value:.3f}" if metric == "nll" else f"{100 * value:.1f} %"
+
+
+def _among(result: Mapping[str, Any]) -> str:
+    """In how many groups the rows came, where they were not each on its own."""
+    rows, groups = result["held_out"]["rows"], result["held_out"].get("groups")
+    return f" in {groups} groups" if groups and groups < rows else ""
+
+
+def _class(one: Mapping[str, Any]) -> list[str]:
+    precision = "–" if one["precision"] is None else shown_score("choice", one["precision"])
+    wrong = [said for said in one["answers"] if said["label"] != one["label"]]
+    taken = ", ".join(f"{said['label'] or 'no class'} {said['rows']}" for said in wrong[:SHOWN_CONFUSIONS])
+    scores = [shown_score("choice", one[name]) for name in ("recall", "f1")]
+    return [one["label"], str(one["rows"]), precision, *scores, taken]
 
 
 def _heads(result: Mapping[str, Any]) -> list[str]:

@@ -18,12 +18,14 @@ from finetune.config import RunConfig
 from finetune.data.prepare import PreparedData, SplitFacts
 from finetune.data.prepared import tuples
 from finetune.errors import UserError
+from finetune.evaluate.stats import Reach
 from finetune.machine import Machine, check_floors, look
 from finetune.model_files import AdapterFacts, ModelFacts
 from finetune.plan import checks
 from finetune.plan.batches import BatchPlan, plan_batches
 from finetune.plan.facts import Facts, gather
 from finetune.plan.memory import MemoryEstimate
+from finetune.plan.reach import reach, warn_reach
 from finetune.plan.table import USABLE_MEMORY, Resolved, resolve
 from finetune.rundir import check_writable, run_directory
 
@@ -49,6 +51,7 @@ class RunPlan:
     warnings: tuple[str, ...]
     padding: str  # the padding token, and why it is that one
     preview: str  # one row as the model will see it
+    reach: Reach | None  # what the held-out rows will be able to show
     command: str  # that a person types to start or continue the run
     resume_from: str | None = None  # the checkpoint that the run continues from
 
@@ -87,7 +90,9 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
         raise UserError(faults)
     if faults := checks.check_frozen(config, facts, estimate):
         raise UserError(faults)
+    shown = reach(config, facts.data)
     warnings = checks.warn(config, batch, estimate, facts.machine, USABLE_MEMORY)
+    warnings += warn_reach(config, facts.data, shown)
     return RunPlan(
         run_dir=str(run_directory(config)),
         config=config,
@@ -104,6 +109,7 @@ def make_plan(composed: Composed, facts: Facts) -> RunPlan:
         warnings=(*facts.data.warnings, *warnings),
         padding=facts.padding,
         preview=facts.preview,
+        reach=shown,
         command=shlex.join(["finetune", "train", *composed.arguments]),
     )
 
@@ -147,6 +153,7 @@ def load_plan(run_dir: str | Path) -> RunPlan:
         warnings=tuple(stored["warnings"]),
         padding=stored["padding"],
         preview=stored["preview"],
+        reach=Reach(**stored["reach"]) if stored["reach"] else None,
         command=stored["command"],
         resume_from=stored["resume_from"],
     )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from finetune import adapter
 from finetune.config import AccelerateLaunch, DataConfig, LoraTuning, QloraTuning, RunConfig
-from finetune.errors import Fault, counted
+from finetune.errors import Fault, UserError, counted
+from finetune.evaluate.score import scorers
 from finetune.flat import KEEP_ROWS_APART
 from finetune.machine import Machine
 from finetune.methods import METHODS
@@ -44,6 +45,7 @@ def check_settings(config: RunConfig, sources: dict[str, str], machine: Machine)
         *_check_continued(config, sources),
         *_check_processes(config, machine),
         *_check_tracking(config),
+        *_check_scores(config),
     ]
 
 
@@ -207,12 +209,9 @@ def _check_data(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     if config.data.eval is not None and "data.eval_share" in sources:
         what = "has no effect when data.eval gives the held-out rows"
         faults.append(Fault("data.eval_share", what, "leave one of them out"))
-    if (
-        config.data.group_by
-        and not config.data.streaming
-        and (config.data.eval is not None or config.data.eval_share <= 0)
-    ):
-        what = "has no effect: it says which rows are held out together, and none are split off"
+    none_held_out = config.data.eval is None and config.data.eval_share <= 0
+    if config.data.group_by and none_held_out and not config.data.streaming:
+        what = "has no effect: it says which rows are held out together, and none are held out"
         faults.append(Fault("data.group_by", what, "leave it out"))
     if config.data.eval is None and not config.data.benchmarks:
         # A run's config.yaml names every setting, so only those that say something are refused.
@@ -327,6 +326,14 @@ def _check_port(config: RunConfig) -> list[Fault]:
     except OSError as error:
         what = f"{port} cannot be used ({(error.strerror or str(error)).lower()})"
         return [Fault("launch.port", what, "give another one, or leave it out for a free one")]
+    return []
+
+
+def _check_scores(config: RunConfig) -> list[Fault]:
+    try:
+        scorers(config.evaluate)
+    except UserError as error:
+        return list(error.faults)
     return []
 
 

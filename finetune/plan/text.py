@@ -11,6 +11,7 @@ from finetune.errors import counted
 from finetune.launch_command import shown_command
 from finetune.model_files import ModelFacts
 from finetune.plan import RunPlan
+from finetune.plan.reach import describe_reach
 
 TYPED_GROUPS = (TuningConfig, MethodConfig, LaunchConfig, ParallelConfig, TrackingConfig)
 OPEN_SETTINGS = (
@@ -82,7 +83,10 @@ def _rows(plan: RunPlan) -> list[tuple[str, str]]:
         "files": "from data.eval",
         "split": f"{plan.config.data.eval_share:.0%} split off by a seeded hash",
     }
-    return [*rows, ("held out", f"{counted(held_out.rows, 'row')}, {origin[plan.data.held_out_from]}"), padding]
+    held = [("held out", f"{counted(held_out.rows, 'row')}, {origin[plan.data.held_out_from]}")]
+    if plan.reach is not None:
+        held.append(("evaluation", describe_reach(plan.reach, plan.data)))
+    return [*rows, *held, padding]
 
 
 def _mixture(plan: RunPlan) -> list[tuple[str, str]]:

@@ -15,7 +15,17 @@ from finetune.evaluate import stats
 from finetune.evaluate.table import shown_score
 from finetune.runs.differing import Difference, differing
 from finetune.runs.find import find_run
-from finetune.runs.pairs import NLL, Evaluated, Pair, check_same_rows, choose_metric, evaluated, pair_up, values
+from finetune.runs.pairs import (
+    NLL,
+    Evaluated,
+    Pair,
+    check_same_rows,
+    choose_metric,
+    clusters_of,
+    evaluated,
+    pair_up,
+    values,
+)
 from finetune.runs.record import Planned, Run, as_json, read_run
 from finetune.runs.state import FINISHED
 from finetune.runs.text import (
@@ -142,7 +152,8 @@ def _measured(known: Sequence[Evaluated], metric: str) -> tuple[Measured, ...]:
     for one, scores in zip(known, values(known, metric) or [()] * len(known), strict=True):
         score, interval = one.score.score, one.score.interval
         if scores and not (metric == one.score.metric and math.isclose(fmean(scores), score, abs_tol=1e-9)):
-            score, interval = fmean(scores), stats.mean_interval(scores, one.score.seed)
+            score = fmean(scores)
+            interval = stats.mean_interval(scores, one.score.seed, clusters=clusters_of(one))
         found.append(Measured(str(one.run.path), score, interval, one.score.rows))
     return tuple(found)
 

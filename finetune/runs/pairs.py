@@ -77,7 +77,7 @@ def evaluated(run: Run) -> Evaluated | None:
 def _answer(row: JsonObject) -> Answer:
     tuned = row["answers"][TUNED]
     scores = {name: float(score) for name, score in tuned.get("scores", {}).items()}
-    return Answer(int(row["row"]), str(row["reference"]), str(tuned["text"]), scores, row.get("cluster"))
+    return Answer(int(row["row"]), str(row["reference"]), str(tuned["text"]), scores, row.get("group"))
 
 
 def check_same_rows(found: Sequence[Evaluated]) -> None:
@@ -142,7 +142,7 @@ def _stored(found: Evaluated, metric: str) -> tuple[float, ...]:
     return ()
 
 
-def _clusters(found: Evaluated) -> list[object] | None:
+def clusters_of(found: Evaluated) -> list[object] | None:
     """Which rows are not independent of each other; None when all are."""
     if all(answer.cluster is None for answer in found.answers):
         return None
@@ -154,7 +154,7 @@ def pair_up(found: Sequence[Evaluated], metric: str) -> tuple[Pair, ...]:
     scores = values(found, metric)
     if scores is None:
         return ()
-    seed, clusters = found[0].score.seed, _clusters(found[0])
+    seed, clusters = found[0].score.seed, clusters_of(found[0])
     names = [str(one.run.path) for one in found]
     tried = [
         (

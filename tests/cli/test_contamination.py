@@ -175,7 +175,7 @@ def test_the_split_that_train_makes_itself_holds_whole_groups(finetune: Run, tmp
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["data.eval=held.jsonl", "data.group_by=[user]"], "data.group_by: has no effect"),
+        (["data.eval=held.jsonl", "data.group_by=[user]"], "data.group_by: no row has a column 'user'"),
         (["data.eval_share=0", "data.group_by=[user]"], "data.group_by: has no effect"),
         (["data.group_by=[user]"], "data.group_by: no row has a column 'user'"),
         (["data.allow_contamination=true"], "data.allow_contamination: has no effect without data.eval or"),

@@ -135,6 +135,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             write_rows(folder / "my.jsonl", [_json_row(number) for number in range(30)])
             write_rows(folder / "heldout.jsonl", [_json_row(number) for number in range(100, 104)])
             (folder / "exam.txt").write_text("A question that no row asks?\n", encoding="utf-8")
+            schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+            (folder / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
             write_rows(folder / "long.jsonl", [{"messages": [*_json_row(1)["messages"]] * 4}])
             pairs = [f"question {number},answer {number}" for number in range(24)]
             (folder / "qa.csv").write_text("\n".join(["asked,reply", *pairs]) + "\n", encoding="utf-8")

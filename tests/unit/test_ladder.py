@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from finetune.config import EvaluateConfig
 from finetune.data.encode import Encoder
 from finetune.data.rows import Chat, Row, Text
 from finetune.errors import UserError
+from finetune.evaluate.classes import OfClass
 from finetune.evaluate.climb import Asking, choose_prompt, run_ladder, run_text_ladder
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.kept import Kept, key_of
@@ -24,6 +25,8 @@ from finetune.evaluate.ladder import Evaluation, answer_rows, as_json
 from finetune.evaluate.local import LocalEngine, Models, adapter_models
 from finetune.evaluate.prompts import SystemPrompt, with_prompt
 from finetune.evaluate.questions import Speech, ask, choose_examples, choose_rows, fingerprint, shown
+from finetune.evaluate.score import SCORERS, exact
+from finetune.evaluate.table import METRICS
 
 TRAINING = [chat(f"jugs {number}") for number in range(12)]
 HELD_OUT = [chat(f"fox {number}") for number in range(8)]
@@ -98,13 +101,13 @@ def test_a_model_that_learned_the_answers_beats_both_baselines(evaluation: Evalu
 
 def test_eval_json_holds_what_scripts_rely_on(evaluation: Evaluation) -> None:
     result = json.loads(json.dumps(as_json(evaluation), allow_nan=False))
-    assert result["held_out"] == {"rows": 8, "fingerprint": fingerprint(HELD_OUT)}
+    assert result["held_out"] == {"rows": 8, "groups": 8, "fingerprint": fingerprint(HELD_OUT)}
     assert result["metric"] == "exact"
     for rung in result["rungs"]:
         low, high = rung["interval"]
         assert low <= rung["score"] <= high
         assert rung["n"] == 8
-        assert set(rung["scores"]) == {"exact", "contains", "f1", "json_valid", "json_fields"}
+        assert set(rung["scores"]) == {"exact", "contains", "f1", "rouge_l", "bleu", "json_valid", "json_fields"}
     tuned, base = result["rungs"][3], result["rungs"][0]
     assert tuned["stop_rate"] == 1.0
     assert tuned["nll_per_token"] < base["nll_per_token"] - 0.5
@@ -295,7 +298,7 @@ def test_another_metric_keeps_the_prompt_unless_it_is_to_be_chosen_again(speech:
 def chosen_among(speech: Speech, folder: Path, by: str, again: bool = False) -> dict[str, Any]:
     """How a prompt is chosen among two; the answers under both are kept, so that no model is opened."""
     prompts = [SystemPrompt("poor", "Say no."), SystemPrompt("good", "Say it.")]
-    asking = Asking(contest(never(), speech, folder).judged, by, 12, ())
+    asking = Asking(contest(never(), speech, folder).judged, by, 12, (), SCORERS[by])
     kept, stops = Kept.open(folder, "tuned"), speech.encoder.stop_ids
     for prompt, said in zip(prompts, ('{"box": 6}', ANSWER), strict=True):
         given, _ = asking.prompts(TRAINING[:3], prompt.text, ())
@@ -320,7 +323,7 @@ def test_what_does_not_fit_is_left_out_examples_first(speech: Speech, tmp_path: 
 
     def fitted(context: int, text: str | None) -> tuple[str, int]:
         engine = contest(never(), replace(speech, context=context), tmp_path).judged
-        (prompt,), shortened = Asking(engine, "exact", 10, ()).prompts(rows, text, examples)
+        (prompt,), shortened = Asking(engine, "exact", 10, (), exact).prompts(rows, text, examples)
         return engine.shown(prompt), shortened
 
     whole, _ = fitted(1000, "Say it.")
@@ -408,15 +411,16 @@ def test_a_model_without_a_template_gets_prompt_and_examples_as_plain_text(
     speech = Speech(tokenizer, Encoder(tokenizer, "last", stop_ids=(2,)), 256)
     rows = [replace(chat(f"{name}:", f" {name} it is"), plain=True) for name in ("one", "two", "what")]
     engine = contest(never(), speech, tmp_path).judged
-    (prompt,), _ = Asking(engine, "exact", 10, ()).prompts(rows[2:], None, rows[:2])
+    (prompt,), _ = Asking(engine, "exact", 10, (), exact).prompts(rows[2:], None, rows[:2])
     assert engine.shown(prompt) == "one: one it is\n\ntwo: two it is\n\nwhat:"
-    (prompt,), _ = Asking(engine, "exact", 10, ()).prompts(rows[2:], "Say it.", ())
+    (prompt,), _ = Asking(engine, "exact", 10, (), exact).prompts(rows[2:], "Say it.", ())
     assert engine.shown(prompt) == "Say it.\n\nwhat:"
 
 
 def test_every_key_of_the_files_is_documented(evaluation: Evaluation) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "evaluating.md").read_text(encoding="utf-8")
-    named = {"exact", "contains", "f1", "json_valid", "json_fields", "base", "prompted", "few_shot", "tuned"}
+    named = {"base", "prompted", "few_shot", "tuned", "classes", "macro_f1", "no_class", *METRICS}
+    named |= {item.name for item in fields(OfClass)}
     found = _keys(as_json(evaluation)) | _keys(answer_rows(evaluation)) | named
     assert len(found) > 30
     assert {key for key in found if f"`{key}`" not in page} == set()

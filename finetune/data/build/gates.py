@@ -13,7 +13,8 @@ from finetune.data.check import check
 from finetune.data.likeness.words import count_words
 from finetune.data.rows import Chat
 from finetune.errors import counted
-from finetune.evaluate.score import SCORERS, contains, exact, f1
+from finetune.evaluate.overlap import f1
+from finetune.evaluate.score import SCORERS, contains, exact
 
 Gate = Callable[[Candidate, GateSettings], str]
 

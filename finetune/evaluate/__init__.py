@@ -9,6 +9,7 @@ from collections.abc import Sequence
 def command(arguments: Sequence[str], json_output: bool) -> int:
     """Evaluate the first target beside the others, and print the table (or eval.json)."""
     from finetune.errors import Interrupted
+    from finetune.evaluate.beyond import check_gates
     from finetune.evaluate.run import evaluate, plan_evaluation
     from finetune.evaluate.table import answer_table
 
@@ -18,4 +19,5 @@ def command(arguments: Sequence[str], json_output: bool) -> int:
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; answers are kept in {work.answers}; the same command continues") from None
     print(json.dumps(result, ensure_ascii=False) if json_output else f"{answer_table(result)}\n\n{work.folder}")
+    check_gates(result)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -66,8 +66,12 @@ def run_ladder(
     seed: int,
     choices: Kept,
     clusters: Sequence[object] | None = None,
+    aside: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Answer the held-out rows on every rung and compare; examples and prompts come from `training`."""
+    """Answer the held-out rows on every rung and compare; examples and prompts come from `training`.
+
+    `aside` is done while base and tuned model may still be in memory.
+    """
     climber = contest.climber
     _check_metric(settings.metric, [climber.reference(row) for row in held_out])
     given = read_prompts(settings.prompts)
@@ -100,6 +104,7 @@ def run_ladder(
         if contest.base:
             climber.close()
         rungs.append(_plain(TUNED, contest.judged, held_out, room))
+        aside()
     finally:
         climber.close()
         contest.judged.close()
@@ -120,7 +125,12 @@ def run_ladder(
 
 
 def run_text_ladder(
-    contest: Contest, held_out: Sequence[Any], *, seed: int, clusters: Sequence[object] | None = None
+    contest: Contest,
+    held_out: Sequence[Any],
+    *,
+    seed: int,
+    clusters: Sequence[object] | None = None,
+    aside: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Rows of plain text have no answers: what is compared is how well each model predicts them."""
     named = [(TUNED, contest.judged), *((other.name, other) for other in contest.others)]
@@ -133,6 +143,8 @@ def run_text_ladder(
             rungs.append(Rung(name, tuple(engine.read(held_out)), of=name))
         finally:
             engine.close()
+        if name == TUNED:
+            aside()
         if name == TUNED and contest.models:
             contest.models.release()
     why = "rows of plain text have no answers"

@@ -36,6 +36,7 @@ class Contest:
     base: Engine | None = None  # what it was made of; a model or an endpoint has none
     others: tuple[Engine, ...] = ()
     models: Models | None = None  # base and judged, where one copy in memory is both
+    speech: Speech | None = None  # how both are spoken to
 
     @property
     def climber(self) -> Engine:
@@ -66,6 +67,7 @@ def open_contest(subjects: Sequence[Subject], settings: EvaluateSettings, answer
         LocalEngine(BASE, made.speech, made.models.base, base, size),
         others,
         made.models,
+        made.speech,
     )
 
 

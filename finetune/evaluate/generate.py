@@ -21,6 +21,7 @@ class Answer:
     tokens: int  # the stop token is not counted
     stopped: bool  # ended by itself rather than by the limit
     seconds: float  # its share of the batch's time
+    ids: tuple[int, ...] = ()  # its tokens, with the one that it stopped at
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def generate(
             for index, ids in zip(batch, new, strict=True):
                 end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
                 text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-                answers[index] = Answer(text, end, end < len(ids), share)
+                answers[index] = Answer(text, end, end < len(ids), share, tuple(ids[: end + 1]))
     return [answer for answer in answers if answer is not None]
 
 

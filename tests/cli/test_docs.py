@@ -31,7 +31,8 @@ from finetune.data.build import synth
 from finetune.data.build.gates import GATES
 from finetune.data.build.settings import SynthSettings
 from finetune.data.formats import LAYOUTS
-from finetune.errors import FinetuneError, UserError
+from finetune.errors import FinetuneError, GateRefused, UserError
+from finetune.evaluate import changes
 from finetune.evaluate import settings as evaluate_settings
 from finetune.methods import METHODS
 from finetune.settings.catalogue import GROUPS, settings_in, settings_of
@@ -201,7 +202,7 @@ def _check_example(line: Line, expected: list[str], run: Run) -> None:
     """The command is refused, with these faults and no others."""
     assert line.words[0] == "finetune", line.where
     code, _, said = run(list(line.words[1:]))
-    assert code == UserError.exit_code, f"{line.where}: {said}"
+    assert code in (UserError.exit_code, GateRefused.exit_code), f"{line.where}: {said}"
     given = [text for text in said.splitlines() if text.startswith("error: ")]
     assert len(given) == len(expected), f"{line.where}: {given}"
     for text, pattern in zip(given, expected, strict=True):
@@ -446,6 +447,8 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     assert [rung["name"] for rung in evaluation["rungs"]] == [
         code(row[0]) for row in table("docs/evaluating.md", "The rungs")
     ]
+    assert set(evaluation["forgetting"]) == fields("docs/evaluating.md", "`forgetting`")
+    assert [code(row[0]) for row in table("docs/evaluating.md", "Measures")] == list(changes.NAMES)
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
     assert set(evaluation["prompts"]) == fields("docs/evaluating.md", "How the prompt was chosen")

@@ -1,0 +1,101 @@
+"""What tuning did besides the held-out rows, as a person reads it: in lines, and as the cells of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = {
+    "kl": "divergence from the base, nats a token",
+    "nll": "NLL per token of the base's answers",
+    "length": "tokens of an answer",
+    "stopped": "ended by themselves",
+    "language": "in the prompt's language (rough)",
+    "refused": "ordinary prompts refused (rough)",
+    "refused_unsafe": "prompts refused that should be (rough)",
+    "unchanged": "answers unchanged",
+}
+SHARES = ("stopped", "language", "refused", "refused_unsafe", "unchanged")
+HEADS = ("", "base", "tuned", "change", "95 % interval", "prompts")
+
+Measure = Mapping[str, Any]
+
+
+def change_lines(result: Mapping[str, Any]) -> list[str]:
+    """All of it under the table of the rungs; nothing where nothing was measured."""
+    return ["", *forgetting_lines(found)] if (found := result.get("forgetting")) else []
+
+
+def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
+    """The neutral prompts in a few lines."""
+    of = {one["name"]: one for one in found["measures"]}
+    kl, same, length = of["kl"], of["unchanged"], of["length"]
+    lines = [
+        f"on {found['prompts']} neutral prompts, tuned against base:",
+        f"  {kl['change']:.3f} nats a token apart ({_interval(kl)}), {_share(same['change'])} of the answers unchanged",
+        f"  length × {length['change']:.2f} ({_interval(length)}); {_both(of['stopped'])} ended by themselves",
+    ]
+    said = [f"{_both(of[name])} {words} ({of[name]['n']} told)" for name, words in _ROUGH.items() if name in of]
+    lines += [f"  roughly {'; '.join(said)}"] if said else []
+    return [*lines, *(f"  {line}" for line in remarks(found))]
+
+
+_ROUGH = {
+    "language": "in the prompt's language",
+    "refused": "of ordinary prompts refused",
+    "refused_unsafe": "refused of those that should be",
+}
+
+
+def remarks(found: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the measures rightly, and the limits that are exceeded."""
+    sure = f"{found['base_nll']:.2f} nats a token"
+    unsure = f"the base itself is unsure of its answers ({sure}): they show change, not lost knowledge"
+    return [*([unsure] if found["base_unsure"] else []), *(f"exceeded: {line}" for line in found["exceeded"])]
+
+
+def forgetting_cells(found: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each measure, the heads first."""
+    return [list(HEADS), *(_cells(one) for one in found["measures"])]
+
+
+def kind_cells(found: Mapping[str, Any]) -> list[list[str]]:
+    """The divergence of each kind of prompt, the heads first."""
+    rows = [[one["kind"], f"{one['kl']:.3f}", str(one["prompts"])] for one in found["kinds"]]
+    return [["kind of prompt", "nats a token", "prompts"], *rows]
+
+
+def _cells(one: Measure) -> list[str]:
+    low, high = one["interval"]
+    sides = ["", ""] if one["base"] is None else [_value(one, one["base"]), _value(one, one["tuned"])]
+    interval = (
+        f"{_change(one, low).removesuffix(' points').removesuffix(' %')} – {_change(one, high).removeprefix('× ')}"
+    )
+    return [NAMES[one["name"]], *sides, _change(one, one["change"]), interval, str(one["n"])]
+
+
+def _value(one: Measure, value: float) -> str:
+    if one["name"] in SHARES:
+        return _share(value)
+    return f"{value:.1f}" if one["name"] == "length" else f"{value:.3f}"
+
+
+def _change(one: Measure, value: float) -> str:
+    if one["name"] == "length":
+        return f"× {value:.2f}"
+    if one["base"] is None:
+        return _value(one, value)
+    return f"{100 * value:+.1f} points" if one["name"] in SHARES else f"{value:+.3f}"
+
+
+def _both(one: Measure) -> str:
+    return f"{_share(one['base'])} → {_share(one['tuned'])}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _interval(one: Measure) -> str:
+    low, high = one["interval"]
+    return f"95 % interval {low:.3g} to {high:.3g}"

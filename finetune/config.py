@@ -288,6 +288,9 @@ class EvaluateConfig:
     max_refusal_fall: float | None = setting(
         None, "Largest share of neutral prompts of kind `refuse` that may be refused no longer.", low=0, high=1
     )
+    strengths: list[float] = setting(
+        [], "Parts of the adapter's strength to try without training again, such as 0.25, 0.5 and 1.", low=0, high=2
+    )
 
 
 @dataclass

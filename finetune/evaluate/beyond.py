@@ -11,12 +11,14 @@ from typing import Any
 from finetune.config import EvaluateConfig
 from finetune.errors import Fault, GateRefused, UserError
 from finetune.evaluate import forgetting
+from finetune.evaluate.climb import Score
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.kept import Kept, key_of
 from finetune.evaluate.neutral import Neutral, fingerprint, read_neutral
+from finetune.evaluate.strengths import Sweep, check_strengths
 
 NEUTRAL = "neutral.jsonl"
-OF_CHANGES = ("neutral", "max_")  # how the settings begin that ask what tuning changed
+OF_CHANGES = ("neutral", "max_", "strengths")  # how the settings begin that ask what tuning changed
 
 
 @dataclass
@@ -38,14 +40,19 @@ class Beyond:
         if contest.base and contest.speech:
             prompts = read_neutral(settings.neutral, settings.neutral_rows, contest.speech, seed)
             forgetting.check_limits(prompts, settings)
+            check_strengths(contest, settings.strengths)
         else:
             _check_idle(settings, contest.judged.name)
-        return cls(contest, settings, prompts, seed, answers, {"forgetting": None})
+        return cls(contest, settings, prompts, seed, answers, {"forgetting": None, "strengths": None})
 
-    def measure(self) -> None:
+    def measure(self, score: Score) -> None:
         """Measure what there is to measure; what is kept is not measured again."""
-        if self.prompts:
-            self._compare()
+        if not self.prompts:
+            return
+        self._compare()
+        if self.settings.strengths:
+            sweep = Sweep(self.contest, self.settings, score, self.prompts, self.rows, self.seed, self.answers)
+            self.found["strengths"] = sweep.points()
 
     def write(self, folder: Path) -> None:
         """Write every neutral prompt with both answers, those that changed most first."""

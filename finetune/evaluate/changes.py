@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from finetune.evaluate import table
 
 NAMES = {
     "kl": "divergence from the base, nats a token",
@@ -19,11 +21,18 @@ SHARES = ("stopped", "language", "refused", "refused_unsafe", "unchanged")
 HEADS = ("", "base", "tuned", "change", "95 % interval", "prompts")
 
 Measure = Mapping[str, Any]
+Points = Sequence[Mapping[str, Any]]
+
+
+def evaluation_text(result: Mapping[str, Any]) -> str:
+    """The table of the rungs, and under it all that was measured besides."""
+    return "\n".join([table.answer_table(result), *change_lines(result)])
 
 
 def change_lines(result: Mapping[str, Any]) -> list[str]:
-    """All of it under the table of the rungs; nothing where nothing was measured."""
-    return ["", *forgetting_lines(found)] if (found := result.get("forgetting")) else []
+    """What was measured besides the rungs; nothing where nothing was."""
+    lines = ["", *forgetting_lines(found)] if (found := result.get("forgetting")) else []
+    return [*lines, "", *strength_lines(swept, result["metric"])] if (swept := result.get("strengths")) else lines
 
 
 def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
@@ -63,6 +72,27 @@ def kind_cells(found: Mapping[str, Any]) -> list[list[str]]:
     """The divergence of each kind of prompt, the heads first."""
     rows = [[one["kind"], f"{one['kl']:.3f}", str(one["prompts"])] for one in found["kinds"]]
     return [["kind of prompt", "nats a token", "prompts"], *rows]
+
+
+def strength_lines(points: Points, metric: str) -> list[str]:
+    """The adapter's strengths, one a line under their heads."""
+    rows = strength_cells(points, metric)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def strength_cells(points: Points, metric: str) -> list[list[str]]:
+    """Score and divergence at each strength of the adapter, the heads first."""
+    name = table.METRICS.get(metric, metric)
+    heads = ["strength", name, "95 % interval", "nats from the base", "95 % interval"]
+    return [heads, *(_strength(point, metric) for point in points)]
+
+
+def _strength(point: Mapping[str, Any], metric: str) -> list[str]:
+    low, high = (table.shown_score(metric, bound) for bound in point["score_interval"])
+    near, far = point["kl_interval"]
+    score, kl = table.shown_score(metric, point["score"]), f"{point['kl']:.3f}"
+    return [f"{point['strength']:g}", score, f"{low.removesuffix(' %')} – {high}", kl, f"{near:.3f} – {far:.3f}"]
 
 
 def _cells(one: Measure) -> list[str]:

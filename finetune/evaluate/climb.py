@@ -22,6 +22,9 @@ from finetune.evaluate.questions import choose_examples, shown
 from finetune.evaluate.score import OF_JSON, SCORERS, fitting, visible
 from finetune.log import log
 
+Score = Callable[[LocalEngine], Sequence[float]]  # the metric of each held-out row
+Aside = Callable[[Score], None]
+
 LOOKED_AT = 1000  # training answers from which prompts are made
 
 
@@ -66,11 +69,11 @@ def run_ladder(
     seed: int,
     choices: Kept,
     clusters: Sequence[object] | None = None,
-    aside: Callable[[], None] = lambda: None,
+    aside: Aside = lambda score: None,
 ) -> Evaluation:
     """Answer the held-out rows on every rung and compare; examples and prompts come from `training`.
 
-    `aside` is done while base and tuned model may still be in memory.
+    `aside` is done while base and tuned model may still be in memory, with what scores an engine as `tuned` is.
     """
     climber = contest.climber
     _check_metric(settings.metric, [climber.reference(row) for row in held_out])
@@ -104,7 +107,7 @@ def run_ladder(
         if contest.base:
             climber.close()
         rungs.append(_plain(TUNED, contest.judged, held_out, room))
-        aside()
+        aside(lambda engine: _plain(engine.name, engine, held_out, room).values(settings.metric))
     finally:
         climber.close()
         contest.judged.close()
@@ -130,7 +133,7 @@ def run_text_ladder(
     *,
     seed: int,
     clusters: Sequence[object] | None = None,
-    aside: Callable[[], None] = lambda: None,
+    aside: Aside = lambda score: None,
 ) -> Evaluation:
     """Rows of plain text have no answers: what is compared is how well each model predicts them."""
     named = [(TUNED, contest.judged), *((other.name, other) for other in contest.others)]
@@ -144,7 +147,7 @@ def run_text_ladder(
         finally:
             engine.close()
         if name == TUNED:
-            aside()
+            aside(lambda engine: Rung(engine.name, tuple(engine.read(held_out))).values(NLL))
         if name == TUNED and contest.models:
             contest.models.release()
     why = "rows of plain text have no answers"

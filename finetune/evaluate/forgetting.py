@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune.config import EvaluateConfig
 from finetune.data.examine.answers import OPENING, REFUSALS
@@ -24,6 +24,7 @@ UNSURE = math.log(2)  # nats a token: a base that gives its own words less than 
 SHOWN = 8  # prompts whose answers changed most, for the report
 HELD = 2**30  # numbers of the base's logits that are kept until the tuned model has its turn
 
+T = TypeVar("T")
 Row = Mapping[str, Any]  # a prompt with both answers, as neutral.jsonl has it
 
 
@@ -44,7 +45,7 @@ def compare(
     return [_measured(*parts) for parts in zip(before, after, apart, strict=True)]
 
 
-def portions(prompts: Sequence[Neutral], tokens: int, vocabulary: int) -> Iterator[Sequence[Neutral]]:
+def portions(prompts: Sequence[T], tokens: int, vocabulary: int) -> Iterator[Sequence[T]]:
     """So many prompts at once that the logits of their answers fit into memory; with few prompts, all."""
     size = max(1, HELD // (tokens * vocabulary))
     return (prompts[start : start + size] for start in range(0, len(prompts), size))
@@ -164,8 +165,13 @@ def _measures(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
 
 def _alone(name: str, values: Sequence[float], seed: int) -> dict[str, Any]:
     """A measure that is a comparison by itself."""
-    interval = list(stats.mean_interval(values, seed))
+    interval = divergence_interval(values, seed) if name == "kl" else list(stats.mean_interval(values, seed))
     return {"name": name, "base": None, "tuned": None, "change": fmean(values), "interval": interval, "n": len(values)}
+
+
+def divergence_interval(kls: Sequence[float], seed: int) -> list[float]:
+    """The interval of a mean divergence; what is 0 on every prompt is no rare event, but the base itself."""
+    return list(stats.mean_interval(kls, seed)) if any(kls) else [0.0, 0.0]
 
 
 def _paired(name: str, rows: Sequence[Row], of: Callable[[Row, Row], float], seed: int) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ def page(contents: Contents) -> str:
     sections = [
         _comparison(contents),
         _forgetting(contents),
+        _strengths(contents),
         _training(contents),
         _answers(contents),
         _learned(contents),
@@ -89,6 +90,26 @@ def _forgetting(contents: Contents) -> str:
 def _changed(row: Mapping[str, Any]) -> str:
     said = "".join(f"<dt>{side}</dt><dd><pre>{_cut(row[side])}</pre></dd>" for side in ("base", "tuned"))
     return f'<div class="answer"><pre>{_cut(row["prompt"])}</pre><dl>{said}</dl></div>'
+
+
+def _strengths(contents: Contents) -> str:
+    points = contents.evaluation.get("strengths") if contents.evaluation else None
+    if not contents.evaluation or not points:
+        return ""
+    metric = str(contents.evaluation["metric"])
+    shown = {"score": table.METRICS.get(metric, metric), "kl": "nats a token from the base"}
+    drawn = "".join(
+        f'<p class="soft">{escape(name)}</p>'
+        + plots.curves(
+            f"{name} by strength of the adapter",
+            [plots.Line("", style, tuple((one["strength"], one[key]) for one in points), marked=True)],
+            x_name="strength",
+            height=200,
+        )
+        for (key, name), style in zip(shown.items(), ("one", "two"), strict=True)
+    )
+    heads, *rows = changes.strength_cells(points, metric)
+    return _section("At other strengths", drawn, _grid(heads, rows, "numbers"))
 
 
 def _training(contents: Contents) -> str:

@@ -58,7 +58,11 @@ def _changes(result: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     heads, *rows = changes.forgetting_cells(found)
-    return ["## What else changed?", *map(_plain, changes.remarks(found)), _grid(heads, rows)]
+    parts = ["## What else changed?", *map(_plain, changes.remarks(found)), _grid(heads, rows)]
+    if points := result.get("strengths"):
+        heads, *rows = changes.strength_cells(points, result["metric"])
+        parts += ["## At other strengths", _grid(heads, rows)]
+    return parts
 
 
 def _made(made: Pairs, given: Sequence[Sequence[str]]) -> list[str]:

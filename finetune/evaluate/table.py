@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.evaluate.changes import change_lines
-
 METRICS = {
     "exact": "exact",
     "contains": "contains",
@@ -26,7 +24,7 @@ def answer_table(result: Mapping[str, Any]) -> str:
         for pairs in (list(zip(row, widths, strict=True)) for row in rows)
     ]
     lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([*lines, "", verdict_line(result), *other_lines(result), *change_lines(result)])
+    return "\n".join([*lines, "", verdict_line(result), *other_lines(result)])
 
 
 def cells(result: Mapping[str, Any]) -> list[list[str]]:

@@ -426,7 +426,7 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     folder = workplace("the run directory")
     monkeypatch.chdir(folder)
     assert run(["train", "model=tiny", "data.train=my.jsonl", "name=first", "training.max_steps=4"])[0] == 0
-    assert run(["evaluate", "runs/first"])[0] == 0
+    assert run(["evaluate", "runs/first", "evaluate.strengths=[0.5]"])[0] == 0
     made = folder / "runs" / "first"
     documented = {name.rstrip("/") for row in table("docs/resuming.md", "The run directory") for name in codes(row[0])}
     assert {path.name for path in made.iterdir()} <= documented
@@ -448,6 +448,7 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
         code(row[0]) for row in table("docs/evaluating.md", "The rungs")
     ]
     assert set(evaluation["forgetting"]) == fields("docs/evaluating.md", "`forgetting`")
+    assert set(evaluation["strengths"][0]) == fields("docs/evaluating.md", "A strength")
     assert [code(row[0]) for row in table("docs/evaluating.md", "Measures")] == list(changes.NAMES)
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")

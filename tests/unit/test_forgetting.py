@@ -90,6 +90,7 @@ def test_a_model_that_was_not_changed_has_forgotten_nothing(
     rows = compare(same, speech, prompts, tokens=8, batch_size=4)
     found = summary([row_of(*pair) for pair in zip(prompts, rows, strict=True)], seed=1)
     of = {one["name"]: one for one in found["measures"]}
+    assert of["kl"]["interval"] == [0.0, 0.0]
     assert (of["kl"]["change"], of["nll"]["change"], of["length"]["change"]) == (0.0, 0.0, 1.0)
     assert of["unchanged"]["change"] == 1.0
     strict = EvaluateConfig(max_kl=0.0, max_length_change=1.0, max_refusal_rise=0.0, max_refusal_fall=0.0)
@@ -310,7 +311,7 @@ def never() -> Any:
 def measured(contest: Contest, folder: Path, **given: Any) -> dict[str, Any]:
     settings = EvaluateConfig(**{"neutral_tokens": 4, "neutral_rows": 6, **given})
     beyond = Beyond.of(contest, settings, 1, folder)
-    beyond.measure()
+    beyond.measure(lambda engine: [])
     beyond.write(folder)
     return {**beyond.found, "run_dir": "runs/mine"}
 

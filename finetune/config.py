@@ -291,6 +291,15 @@ class EvaluateConfig:
     strengths: list[float] = setting(
         [], "Parts of the adapter's strength to try without training again, such as 0.25, 0.5 and 1.", low=0, high=2
     )
+    tasks: list[str] = setting(
+        [], "Tasks of lm-evaluation-harness for base and tuned model: names of its own, or task files."
+    )
+    task_documents: int | None = setting(None, "Use only the first documents of each task.", low=2)
+    tasks_as_chat: bool = setting(False, "Put tasks through the chat template; by default their text is given bare.")
+    allow_task_code: bool = setting(False, "Run code that task files name, and code that models write for a task.")
+    max_task_drop: float | None = setting(
+        None, "Most by which a task's metric may get worse, in the metric's own unit.", low=0
+    )
 
 
 @dataclass
@@ -435,6 +444,7 @@ PATH_KEYS = (
     "data.eval",
     "data.benchmarks",
     "evaluate.prompts",
+    "evaluate.tasks",
     "evaluate.neutral",
     "model.name",
     "model.chat_template",

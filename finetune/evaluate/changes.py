@@ -32,7 +32,11 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
 def change_lines(result: Mapping[str, Any]) -> list[str]:
     """What was measured besides the rungs; nothing where nothing was."""
     lines = ["", *forgetting_lines(found)] if (found := result.get("forgetting")) else []
-    return [*lines, "", *strength_lines(swept, result["metric"])] if (swept := result.get("strengths")) else lines
+    if points := result.get("strengths"):
+        lines += ["", *_aligned(strength_cells(points, result["metric"]))]
+    if tasks := result.get("tasks"):
+        lines += ["", *_aligned(task_cells(tasks)), *(f"exceeded: {line}" for line in tasks["exceeded"])]
+    return lines
 
 
 def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
@@ -74,13 +78,6 @@ def kind_cells(found: Mapping[str, Any]) -> list[list[str]]:
     return [["kind of prompt", "nats a token", "prompts"], *rows]
 
 
-def strength_lines(points: Points, metric: str) -> list[str]:
-    """The adapter's strengths, one a line under their heads."""
-    rows = strength_cells(points, metric)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-
-
 def strength_cells(points: Points, metric: str) -> list[list[str]]:
     """Score and divergence at each strength of the adapter, the heads first."""
     name = table.METRICS.get(metric, metric)
@@ -93,6 +90,23 @@ def _strength(point: Mapping[str, Any], metric: str) -> list[str]:
     near, far = point["kl_interval"]
     score, kl = table.shown_score(metric, point["score"]), f"{point['kl']:.3f}"
     return [f"{point['strength']:g}", score, f"{low.removesuffix(' %')} – {high}", kl, f"{near:.3f} – {far:.3f}"]
+
+
+def task_cells(found: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each metric of each task, the heads first."""
+    heads = ["task", "metric", "base", "tuned", "difference", "95 % interval", "p", "documents", ""]
+    return [heads, *map(_task, found["metrics"])]
+
+
+def _task(one: Mapping[str, Any]) -> list[str]:
+    low, high = one["interval"]
+    values = [f"{one['base']:.3f}", f"{one['tuned']:.3f}", f"{one['difference']:+.3f}", f"{low:+.3f} – {high:+.3f}"]
+    return [one["task"], one["metric"], *values, f"{one['p_corrected']:.3f}", str(one["n"]), one["verdict"]]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _cells(one: Measure) -> list[str]:

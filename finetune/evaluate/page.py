@@ -23,6 +23,7 @@ def page(contents: Contents) -> str:
         _comparison(contents),
         _forgetting(contents),
         _strengths(contents),
+        _tasks(contents),
         _training(contents),
         _answers(contents),
         _learned(contents),
@@ -110,6 +111,15 @@ def _strengths(contents: Contents) -> str:
     )
     heads, *rows = changes.strength_cells(points, metric)
     return _section("At other strengths", drawn, _grid(heads, rows, "numbers"))
+
+
+def _tasks(contents: Contents) -> str:
+    found = contents.evaluation.get("tasks") if contents.evaluation else None
+    if not found:
+        return ""
+    notes = "".join(f"<p>⚠ exceeded: {escape(line)}</p>" for line in found["exceeded"])
+    heads, *rows = changes.task_cells(found)
+    return _section("Tasks of lm-evaluation-harness", notes, _grid(heads, rows, "numbers"))
 
 
 def _training(contents: Contents) -> str:

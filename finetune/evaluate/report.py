@@ -62,6 +62,10 @@ def _changes(result: Mapping[str, Any]) -> list[str]:
     if points := result.get("strengths"):
         heads, *rows = changes.strength_cells(points, result["metric"])
         parts += ["## At other strengths", _grid(heads, rows)]
+    if tasks := result.get("tasks"):
+        heads, *rows = changes.task_cells(tasks)
+        said = [_plain(f"exceeded: {line}") for line in tasks["exceeded"]]
+        parts += ["## Tasks of lm-evaluation-harness", *said, _grid(heads, rows)]
     return parts
 
 

@@ -47,6 +47,17 @@ REASONS = ("needs a GPU", "needs the network", "installs packages")
 # Commands that another part of continuous integration runs, and where.
 ELSEWHERE = {"finetune demo": "scripts/wheel"}
 
+EXAM = """
+task: exam
+dataset_path: json
+dataset_kwargs: {data_files: {test: exam-questions.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: right
+"""
+
 Run = Callable[[list[str]], tuple[int, str, str]]
 
 
@@ -144,6 +155,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
             write_rows(folder / "copied.jsonl", [_json_row(0)])
             write_rows(folder / "prompts.jsonl", [{"prompt": f"What is {n} plus {n + 3}?"} for n in range(12)])
+            exam = [
+                {"question": f"What is {n} plus 1?", "choices": [str(n), str(n + 1)], "right": 1} for n in range(12)
+            ]
+            write_rows(folder / "exam-questions.jsonl", exam)
+            (folder / "exam.yaml").write_text(EXAM, encoding="utf-8")
         return folders[page]
 
     return of
@@ -426,7 +442,7 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     folder = workplace("the run directory")
     monkeypatch.chdir(folder)
     assert run(["train", "model=tiny", "data.train=my.jsonl", "name=first", "training.max_steps=4"])[0] == 0
-    assert run(["evaluate", "runs/first", "evaluate.strengths=[0.5]"])[0] == 0
+    assert run(["evaluate", "runs/first", "evaluate.strengths=[0.5]", "evaluate.tasks=[exam.yaml]"])[0] == 0
     made = folder / "runs" / "first"
     documented = {name.rstrip("/") for row in table("docs/resuming.md", "The run directory") for name in codes(row[0])}
     assert {path.name for path in made.iterdir()} <= documented
@@ -449,6 +465,7 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     ]
     assert set(evaluation["forgetting"]) == fields("docs/evaluating.md", "`forgetting`")
     assert set(evaluation["strengths"][0]) == fields("docs/evaluating.md", "A strength")
+    assert set(evaluation["tasks"]["metrics"][0]) == fields("docs/evaluating.md", "A task's metric")
     assert [code(row[0]) for row in table("docs/evaluating.md", "Measures")] == list(changes.NAMES)
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")

@@ -84,7 +84,7 @@ def _forgetting(contents: Contents) -> str:
     kinds, *each = changes.kind_cells(found)
     cards = "".join(_changed(row) for row in found["most_changed"])
     shown = f"<details><summary>Answers that changed most</summary>{cards}</details>"
-    tables = _grid(heads, rows, "numbers") + _grid(kinds, each, "numbers")
+    tables = _grid(heads, rows, "numbers equal") + _grid(kinds, each, "numbers equal")
     return _section("What else changed?", f'<p class="soft">{said}</p>', notes, tables, shown)
 
 
@@ -110,7 +110,7 @@ def _strengths(contents: Contents) -> str:
         for (key, name), style in zip(shown.items(), ("one", "two"), strict=True)
     )
     heads, *rows = changes.strength_cells(points, metric)
-    return _section("At other strengths", drawn, _grid(heads, rows, "numbers"))
+    return _section("At other strengths", drawn, _grid(heads, rows, "numbers equal"))
 
 
 def _tasks(contents: Contents) -> str:
@@ -119,7 +119,7 @@ def _tasks(contents: Contents) -> str:
         return ""
     notes = "".join(f"<p>⚠ exceeded: {escape(line)}</p>" for line in found["exceeded"])
     heads, *rows = changes.task_cells(found)
-    return _section("Tasks of lm-evaluation-harness", notes, _grid(heads, rows, "numbers"))
+    return _section("Tasks of lm-evaluation-harness", notes, _grid(heads, rows, "numbers equal"))
 
 
 def _training(contents: Contents) -> str:

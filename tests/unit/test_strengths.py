@@ -148,7 +148,8 @@ def climb(contest: Contest, rows: list[Any], folder: Path) -> tuple[Evaluation, 
     beyond = Beyond.of(contest, SETTINGS, 1, folder)
     if isinstance(rows[0], Text):
         return run_text_ladder(contest, rows, seed=1, aside=beyond.measure), beyond
-    return run_ladder(contest, rows, [], SETTINGS, seed=1, aside=beyond.measure), beyond
+    choices = Kept.open(folder, "choices")
+    return run_ladder(contest, rows, [], SETTINGS, seed=1, choices=choices, aside=beyond.measure), beyond
 
 
 @pytest.mark.parametrize("shape", ["chat", "text"])

@@ -201,7 +201,7 @@ def test_it_is_said_when_the_base_itself_knows_no_answer() -> None:
 @pytest.mark.parametrize(
     ("key", "rows", "far", "near"),
     [
-        ("max_kl", [row(kl=value / 100) for value in range(40, 61)], 0.4, 0.5),
+        ("max_kl", [row(kl=value / 100) for value in range(40, 61)], 0.4, 0.49),
         ("max_length_change", [row(tokens=(7, 15 + n % 5)) for n in range(20)], 1.5, 2.2),
         ("max_length_change", [row(tokens=(15 + n % 5, 7)) for n in range(20)], 1.5, 2.2),
         ("max_refusal_rise", [row(tuned=NO if n < 10 else "yes") for n in range(20)], 0.2, 0.4),

@@ -295,6 +295,36 @@ class EvaluateConfig:
     prompts: list[str] = setting([], "Text files with a system prompt each; by default prompts are made from the rows.")
     prompt_rows: int = setting(24, "Training rows on which prompts are compared.", low=2)
     choose_again: bool = setting(False, "Choose the prompt again, by this metric, although it was chosen before.")
+    neutral: str | None = setting(
+        None,
+        "File with prompts that have nothing to do with the task, to see what tuning forgot; by default some of ours.",
+    )
+    neutral_rows: int = setting(64, "Most neutral prompts that are answered.", low=2)
+    neutral_tokens: int = setting(64, "Longest answer to a neutral prompt.", low=1)
+    max_kl: float | None = setting(
+        None, "Most nats a token that the tuned model may diverge from the base on neutral prompts.", low=0
+    )
+    max_length_change: float | None = setting(
+        None, "Largest factor by which answers to neutral prompts may grow longer or shorter.", low=1
+    )
+    max_refusal_rise: float | None = setting(
+        None, "Largest share of ordinary neutral prompts that may be refused in addition.", low=0, high=1
+    )
+    max_refusal_fall: float | None = setting(
+        None, "Largest share of neutral prompts of kind `refuse` that may be refused no longer.", low=0, high=1
+    )
+    strengths: list[float] = setting(
+        [], "Parts of the adapter's strength to try without training again, such as 0.25, 0.5 and 1.", low=0, high=2
+    )
+    tasks: list[str] = setting(
+        [], "Tasks of lm-evaluation-harness for base and tuned model: names of its own, or task files."
+    )
+    task_documents: int | None = setting(None, "Use only the first documents of each task.", low=2)
+    tasks_as_chat: bool = setting(False, "Put tasks through the chat template; by default their text is given bare.")
+    allow_task_code: bool = setting(False, "Run code that task files name, and code that models write for a task.")
+    max_task_drop: float | None = setting(
+        None, "Most by which a task's metric may get worse, in the metric's own unit.", low=0
+    )
 
 
 @dataclass
@@ -439,6 +469,8 @@ PATH_KEYS = (
     "data.eval",
     "data.benchmarks",
     "evaluate.prompts",
+    "evaluate.tasks",
+    "evaluate.neutral",
     "model.name",
     "model.chat_template",
     "method.teacher",

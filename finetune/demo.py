@@ -29,9 +29,9 @@ def command(json_output: bool) -> int:
     if json_output:
         print(json.dumps({"outcome": outcome, "evaluation": result, "seconds": seconds}, ensure_ascii=False))
         return 0
-    from finetune.evaluate.table import answer_table
+    from finetune.evaluate.changes import evaluation_text
 
-    say(f"\n{answer_table(result)}\n")
+    say(f"\n{evaluation_text(result)}\n")
     say(next_commands(outcome["run_dir"], seconds))
     return 0
 

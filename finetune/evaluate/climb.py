@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -21,6 +21,9 @@ from finetune.evaluate.prompts import SystemPrompt, made_for, read_prompts, with
 from finetune.evaluate.questions import choose_examples, shown
 from finetune.evaluate.score import Scorer, fits, fitting_scorers, visible
 from finetune.log import log
+
+Score = Callable[[LocalEngine], Sequence[float]]  # the metric of each held-out row
+Aside = Callable[[Score], None]
 
 LOOKED_AT = 1000  # training answers from which prompts are made
 
@@ -67,8 +70,12 @@ def run_ladder(
     seed: int,
     choices: Kept,
     clusters: Sequence[object] | None = None,
+    aside: Aside = lambda score: None,
 ) -> Evaluation:
-    """Answer the held-out rows on every rung and compare; examples and prompts come from `training`."""
+    """Answer the held-out rows on every rung and compare; examples and prompts come from `training`.
+
+    `aside` is done while base and tuned model may still be in memory, with what scores an engine as `tuned` is.
+    """
     climber = contest.climber
     ways = fitting_scorers(settings, [climber.reference(row) for row in held_out])
     way = ways[settings.metric]
@@ -99,6 +106,7 @@ def run_ladder(
         if contest.base:
             climber.close()
         rungs.append(_plain(TUNED, contest.judged, held_out, room, ways))
+        aside(lambda engine: _plain(engine.name, engine, held_out, room, ways).values(settings.metric))
     finally:
         climber.close()
         contest.judged.close()
@@ -119,7 +127,12 @@ def run_ladder(
 
 
 def run_text_ladder(
-    contest: Contest, held_out: Sequence[Any], *, seed: int, clusters: Sequence[object] | None = None
+    contest: Contest,
+    held_out: Sequence[Any],
+    *,
+    seed: int,
+    clusters: Sequence[object] | None = None,
+    aside: Aside = lambda score: None,
 ) -> Evaluation:
     """Rows of plain text have no answers: what is compared is how well each model predicts them."""
     named = [(TUNED, contest.judged), *((other.name, other) for other in contest.others)]
@@ -132,6 +145,8 @@ def run_text_ladder(
             rungs.append(Rung(name, tuple(engine.read(held_out)), of=name))
         finally:
             engine.close()
+        if name == TUNED:
+            aside(lambda engine: Rung(engine.name, tuple(engine.read(held_out))).values(NLL))
         if name == TUNED and contest.models:
             contest.models.release()
     why = "rows of plain text have no answers"

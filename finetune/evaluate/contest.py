@@ -36,6 +36,8 @@ class Contest:
     base: Engine | None = None  # what it was made of; a model or an endpoint has none
     others: tuple[Engine, ...] = ()
     models: Models | None = None  # base and judged, where one copy in memory is both
+    speech: Speech | None = None  # how both are spoken to
+    adapter: Path | None = None  # what was trained, where it is an adapter
 
     @property
     def climber(self) -> Engine:
@@ -51,6 +53,7 @@ class Made:
     models: Models
     base: str  # identity
     tuned: str
+    adapter: Path | None
 
 
 def open_contest(subjects: Sequence[Subject], settings: EvaluateSettings, answers: Path) -> Contest:
@@ -66,6 +69,8 @@ def open_contest(subjects: Sequence[Subject], settings: EvaluateSettings, answer
         LocalEngine(BASE, made.speech, made.models.base, base, size),
         others,
         made.models,
+        made.speech,
+        made.adapter,
     )
 
 
@@ -102,4 +107,4 @@ def _made(subject: Subject, answers: Path) -> Made:
         adapter, speech = Path(subject.facts.adapter.path), speech_of(subject.facts)
         models = adapter_models(partial(load, facts, held, speech.tokenizer), adapter)
     identify = partial(identity_of, held=held, tokenizer=speech.tokenizer, folder=answers)
-    return Made(speech, models, identify(facts, None), identify(tuned_facts, adapter))
+    return Made(speech, models, identify(facts, None), identify(tuned_facts, adapter), adapter)

@@ -29,6 +29,7 @@ class Answer:
     tokens: int  # the stop token is not counted
     stopped: bool  # ended by itself rather than by the limit
     seconds: float  # its share of the time of the batches that it was in
+    ids: tuple[int, ...] = ()  # its tokens, with the one that it stopped at
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def generate(
         for index, ids, seconds in answered:
             end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
             text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-            found[index] = Answer(text, end, end < len(ids), seconds)
+            found[index] = Answer(text, end, end < len(ids), seconds, tuple(ids[: end + 1]))
     return [found[index] for index in range(len(prompts))]
 
 

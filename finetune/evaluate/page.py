@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from finetune.evaluate import plots, table
+from finetune.evaluate import changes, plots, table
 from finetune.evaluate.contents import Contents, facts, passed, settings, tiles
 
 SHOWN_ANSWERS = 8
@@ -21,6 +21,9 @@ def page(contents: Contents) -> str:
     """The whole page."""
     sections = [
         _comparison(contents),
+        _forgetting(contents),
+        _strengths(contents),
+        _tasks(contents),
         _training(contents),
         _answers(contents),
         _learned(contents),
@@ -80,6 +83,54 @@ def _score_plot(result: Mapping[str, Any]) -> str:
     ]
     top = max(one.high for one in values) * 1.05 if metric == "nll" else 1.0
     return plots.bars(f"{table.METRICS.get(metric, metric)} on held-out rows, by rung", values, top)
+
+
+def _forgetting(contents: Contents) -> str:
+    found = contents.evaluation.get("forgetting") if contents.evaluation else None
+    if not found:
+        return ""
+    said = f"Base and tuned model on {found['prompts']} prompts that have nothing to do with the task."
+    notes = "".join(f"<p>⚠ {escape(line)}</p>" for line in changes.remarks(found))
+    heads, *rows = changes.forgetting_cells(found)
+    kinds, *each = changes.kind_cells(found)
+    cards = "".join(_changed(row) for row in found["most_changed"])
+    shown = f"<details><summary>Answers that changed most</summary>{cards}</details>"
+    tables = _grid(heads, rows, "numbers equal") + _grid(kinds, each, "numbers equal")
+    return _section("What else changed?", f'<p class="soft">{said}</p>', notes, tables, shown)
+
+
+def _changed(row: Mapping[str, Any]) -> str:
+    said = "".join(f"<dt>{side}</dt><dd><pre>{_cut(row[side])}</pre></dd>" for side in ("base", "tuned"))
+    return f'<div class="answer"><pre>{_cut(row["prompt"])}</pre><dl>{said}</dl></div>'
+
+
+def _strengths(contents: Contents) -> str:
+    points = contents.evaluation.get("strengths") if contents.evaluation else None
+    if not contents.evaluation or not points:
+        return ""
+    metric = str(contents.evaluation["metric"])
+    shown = {"score": table.METRICS.get(metric, metric), "kl": "nats a token from the base"}
+    drawn = "".join(
+        f'<p class="soft">{escape(name)}</p>'
+        + plots.curves(
+            f"{name} by strength of the adapter",
+            [plots.Line("", style, tuple((one["strength"], one[key]) for one in points), marked=True)],
+            x_name="strength",
+            height=200,
+        )
+        for (key, name), style in zip(shown.items(), ("one", "two"), strict=True)
+    )
+    heads, *rows = changes.strength_cells(points, metric)
+    return _section("At other strengths", drawn, _grid(heads, rows, "numbers equal"))
+
+
+def _tasks(contents: Contents) -> str:
+    found = contents.evaluation.get("tasks") if contents.evaluation else None
+    if not found:
+        return ""
+    notes = "".join(f"<p>⚠ exceeded: {escape(line)}</p>" for line in found["exceeded"])
+    heads, *rows = changes.task_cells(found)
+    return _section("Tasks of lm-evaluation-harness", notes, _grid(heads, rows, "numbers equal"))
 
 
 def _training(contents: Contents) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from finetune.evaluate import table
+from finetune.evaluate import changes, table
 from finetune.evaluate.contents import Contents, Pairs, facts, read_contents, settings, tiles
 from finetune.evaluate.page import page
 from finetune.rundir import write_text
@@ -44,11 +45,28 @@ def markdown(contents: Contents) -> str:
         heads, *rows = table.cells(contents.evaluation)
         parts += ["## Did it help?", _plain(table.verdict_line(contents.evaluation)), _grid(heads, rows)]
         parts += map(_plain, table.other_lines(contents.evaluation))
+        parts += _changes(contents.evaluation)
     if numbers := tiles(contents):
         parts += ["## Training", _grid([name for name, _ in numbers], [[value for _, value in numbers]])]
     parts += [f"Warning: {_plain(warning)}" for warning in contents.warnings]
     parts += _made(facts(contents), settings(contents))
     return "\n\n".join(parts) + "\n"
+
+
+def _changes(result: Mapping[str, Any]) -> list[str]:
+    found = result.get("forgetting")
+    if not found:
+        return []
+    heads, *rows = changes.forgetting_cells(found)
+    parts = ["## What else changed?", *map(_plain, changes.remarks(found)), _grid(heads, rows)]
+    if points := result.get("strengths"):
+        heads, *rows = changes.strength_cells(points, result["metric"])
+        parts += ["## At other strengths", _grid(heads, rows)]
+    if tasks := result.get("tasks"):
+        heads, *rows = changes.task_cells(tasks)
+        said = [_plain(f"exceeded: {line}") for line in tasks["exceeded"]]
+        parts += ["## Tasks of lm-evaluation-harness", *said, _grid(heads, rows)]
+    return parts
 
 
 def _made(made: Pairs, given: Sequence[Sequence[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from finetune.config import EvaluateConfig
 from finetune.errors import UserError
 from finetune.evaluate import settings as wanted
+from finetune.evaluate.beyond import Beyond
 from finetune.evaluate.climb import run_ladder, run_text_ladder
 from finetune.evaluate.contents import ANSWERS, EVALUATION, artefact_digest
 from finetune.evaluate.contest import Contest, open_contest
@@ -83,8 +84,11 @@ def evaluate(work: Work) -> dict[str, Any]:
         _make(folder)
     with explained(work.answers, "lower evaluate.batch_size"):
         contest = open_contest(work.subjects, settings, work.answers)
+        beyond = Beyond.of(contest, settings.evaluate, settings.seed, work.answers)
         if measured.shape == "text":
-            evaluation = run_text_ladder(contest, measured.held_out, seed=settings.seed, clusters=measured.clusters)
+            evaluation = run_text_ladder(
+                contest, measured.held_out, seed=settings.seed, clusters=measured.clusters, aside=beyond.measure
+            )
         else:
             evaluation = run_ladder(
                 contest,
@@ -94,12 +98,14 @@ def evaluate(work: Work) -> dict[str, Any]:
                 seed=settings.seed,
                 choices=Kept.open(work.answers, CHOICES),
                 clusters=measured.clusters,
+                aside=beyond.measure,
             )
-        result = {**as_json(evaluation), **_origin(work, contest)}
+        result = {**as_json(evaluation), **beyond.found, **_origin(work, contest)}
         held = {"given": measured.given, "split_fingerprint": measured.split_fingerprint}
         result["held_out"] |= held
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(evaluation)]
         write_text(work.folder / ANSWERS, "".join(lines))
+        beyond.write(work.folder)
         write_json(work.folder / EVALUATION, result)
         write_report(work.folder)
     return result

@@ -31,7 +31,8 @@ from finetune.data.build import synth
 from finetune.data.build.gates import GATES
 from finetune.data.build.settings import SynthSettings
 from finetune.data.formats import LAYOUTS
-from finetune.errors import FinetuneError, UserError
+from finetune.errors import FinetuneError, GateRefused, UserError
+from finetune.evaluate import changes
 from finetune.evaluate import settings as evaluate_settings
 from finetune.methods import METHODS
 from finetune.settings.catalogue import GROUPS, settings_in, settings_of
@@ -45,6 +46,17 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 REASONS = ("needs a GPU", "needs the network", "needs a server", "installs packages")
 # Commands that another part of continuous integration runs, and where.
 ELSEWHERE = {"finetune demo": "scripts/wheel"}
+
+EXAM = """
+task: exam
+dataset_path: json
+dataset_kwargs: {data_files: {test: exam-questions.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: right
+"""
 
 Run = Callable[[list[str]], tuple[int, str, str]]
 
@@ -146,6 +158,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
             write_rows(folder / "copied.jsonl", [_json_row(0)])
             write_rows(folder / "prompts.jsonl", [{"prompt": f"What is {n} plus {n + 3}?"} for n in range(12)])
+            exam = [
+                {"question": f"What is {n} plus 1?", "choices": [str(n), str(n + 1)], "right": 1} for n in range(12)
+            ]
+            write_rows(folder / "exam-questions.jsonl", exam)
+            (folder / "exam.yaml").write_text(EXAM, encoding="utf-8")
         return folders[page]
 
     return of
@@ -204,7 +221,7 @@ def _check_example(line: Line, expected: list[str], run: Run) -> None:
     """The command is refused, with these faults and no others."""
     assert line.words[0] == "finetune", line.where
     code, _, said = run(list(line.words[1:]))
-    assert code == UserError.exit_code, f"{line.where}: {said}"
+    assert code in (UserError.exit_code, GateRefused.exit_code), f"{line.where}: {said}"
     given = [text for text in said.splitlines() if text.startswith("error: ")]
     assert len(given) == len(expected), f"{line.where}: {given}"
     for text, pattern in zip(given, expected, strict=True):
@@ -428,7 +445,7 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     folder = workplace("the run directory")
     monkeypatch.chdir(folder)
     assert run(["train", "model=tiny", "data.train=my.jsonl", "name=first", "training.max_steps=4"])[0] == 0
-    assert run(["evaluate", "runs/first"])[0] == 0
+    assert run(["evaluate", "runs/first", "evaluate.strengths=[0.5]", "evaluate.tasks=[exam.yaml]"])[0] == 0
     made = folder / "runs" / "first"
     documented = {name.rstrip("/") for row in table("docs/resuming.md", "The run directory") for name in codes(row[0])}
     assert {path.name for path in made.iterdir()} <= documented
@@ -449,6 +466,10 @@ def test_the_files_and_fields_of_a_run_are_those_that_are_documented(
     assert [rung["name"] for rung in evaluation["rungs"]] == [
         code(row[0]) for row in table("docs/evaluating.md", "The rungs")
     ]
+    assert set(evaluation["forgetting"]) == fields("docs/evaluating.md", "`forgetting`")
+    assert set(evaluation["strengths"][0]) == fields("docs/evaluating.md", "A strength")
+    assert set(evaluation["tasks"]["metrics"][0]) == fields("docs/evaluating.md", "A task's metric")
+    assert [code(row[0]) for row in table("docs/evaluating.md", "Measures")] == list(changes.NAMES)
     answers = json.loads((made / "answers.jsonl").read_text().splitlines()[0])
     assert set(answers) == fields("docs/evaluating.md", "`answers.jsonl`")
     assert set(evaluation["prompts"]) == fields("docs/evaluating.md", "How the prompt was chosen")

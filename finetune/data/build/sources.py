@@ -66,7 +66,7 @@ def _item(record: Record, columns: Mapping[str, str]) -> Item:
         **record.values,
         **{ours: record.values[theirs] for ours, theirs in columns.items() if theirs in record.values},
     }
-    messages, tools = _asked(values)
+    messages, tools = asked(values)
     reference = values.get("reference")
     if reference is not None and not isinstance(reference, (str, int, float)):
         raise BadRow("reference", "must be text or a number", "put it in quotes")
@@ -79,7 +79,7 @@ def _item(record: Record, columns: Mapping[str, str]) -> Item:
     )
 
 
-def _asked(values: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[dict[str, Any], ...]]:
+def asked(values: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[dict[str, Any], ...]]:
     """The conversation up to the answer that is wanted."""
     tools: tuple[dict[str, Any], ...] = ()
     if "messages" in values:

@@ -80,9 +80,9 @@ class Greedy:
         most, rows = min(free, max(1, READ_AT_ONCE // (width - columns))), list[Row]()
         while waiting and len(rows) < most and waiting[0].group is group:
             rows.append(waiting.popleft())
-        cache = self._prefix[1].cache([width - len(row.ids) for row in rows], columns)
-        self._say(_Batch(rows, cache), width - columns, began)
-        return _Batch(rows, cache)
+        batch = _Batch(rows, self._prefix[1].cache([width - len(row.ids) for row in rows], columns))
+        self._say(batch, width - columns, began)
+        return batch
 
     def _step(self, batch: _Batch) -> list[Row]:
         """One more token for each row; the rows that this completes."""
@@ -115,12 +115,12 @@ class Greedy:
 
 def _kept(batch: _Batch) -> _Batch | None:
     """The rows that are not complete, without the columns that only the others needed."""
+    from finetune.evaluate.cache import keep
+
     places = [place for place, row in enumerate(batch.rows) if not row.done]
     if not places:
         return None
     rows = [batch.rows[place] for place in places]
-    from finetune.evaluate.cache import keep
-
     keep(batch.cache, places, max(len(row.ids) for row in rows) - 1)
     return _Batch(rows, batch.cache)
 

@@ -34,7 +34,7 @@ def make_prompts(speech: Any, rows: int) -> tuple[list[list[int]], int]:
     """The few-shot prompts of the recipe's held-out rows, and the room for an answer, as evaluating makes them."""
     from finetune.config import EvaluateConfig
     from finetune.data.rows import Chat
-    from finetune.evaluate.questions import ask, choose_examples, with_examples
+    from finetune.evaluate.questions import ask, choose_examples, shown
 
     def read(name: str) -> list[Chat]:
         lines = (RECIPE / name).read_text(encoding="utf-8").splitlines()
@@ -42,23 +42,18 @@ def make_prompts(speech: Any, rows: int) -> tuple[list[list[int]], int]:
 
     training, held_out = read("train.jsonl"), read("heldout.jsonl")[:rows]
     chosen = choose_examples(training, held_out, EvaluateConfig().few_shot, seed=1)
-    examples = [ask(training[index], speech) for index in chosen]
-    questions = [ask(row, speech) for row in held_out]
-    longest = max(len(question.reference_ids) for question in questions)
-    room = longest + longest // 4 + 8
-    return [with_examples(question, examples, speech, room)[0] for question in questions], room
+    examples = [training[index] for index in chosen]
+    longest = max(len(ask(row, speech).reference_ids) for row in held_out)
+    prompts = [speech.encoder.prompt_ids(shown(row.messages[:-1], examples, "")) for row in held_out]
+    return prompts, longest + longest // 4 + 8
 
 
 def open_speech() -> Any:
     """How the embedded model is spoken to."""
-    from finetune.data.encode import Encoder
-    from finetune.evaluate.questions import Speech
+    from finetune.evaluate.local import speech_of
     from finetune.model_files import inspect_model
-    from finetune.tokenizer import load_tokenizer, stop_ids
 
-    facts = inspect_model("tiny", None, False)
-    tokenizer = load_tokenizer(facts, None, ())
-    return Speech(tokenizer, Encoder(tokenizer, "last", stop_ids=stop_ids(facts, tokenizer)), facts.context)
+    return speech_of(inspect_model("tiny", None, False))
 
 
 def by_library(model: Any, speech: Any, prompts: Sequence[list[int]], room: int, size: int) -> Said:

@@ -1,9 +1,11 @@
 """Answers of many rows at once against the library's `generate`, one row at a time: the same tokens, and less work."""
 
+import runpy
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -276,3 +278,11 @@ def test_no_prompts_give_no_answers() -> None:
     for name in ("llama", "lfm2"):
         assert generate(family(name), Numbers(), [], stop_ids=(2,), max_new_tokens=3, batch_size=2) == []
         assert likelihoods(family(name), [], batch_size=2, pad_id=0) == []
+
+
+def test_the_benchmark_measures_ways_that_say_the_same() -> None:
+    program = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "evaluate.py"))
+    result = program["measure"](6, 1)
+    assert result["rows"] == 6
+    assert result["shared_tokens"] > 100
+    assert "| `finetune evaluate` |" in program["table"](result)

@@ -124,13 +124,13 @@ def test_answers_are_paired_by_their_rows_whatever_their_order(finetune: Run, pl
     assert compared(finetune, "most", "half") == before
 
 
-def test_rows_of_one_cluster_count_as_one(finetune: Run, place: Path) -> None:
+def test_rows_of_one_group_count_as_one(finetune: Run, place: Path) -> None:
     for name in ("poor", "good"):
-        change_answers(place / name, lambda row: row.update(cluster=row["row"] % 3))
+        change_answers(place / name, lambda row: row.update(group=row["row"] % 3))
     (pair,) = compared(finetune, "poor", "good")["pairs"]
     assert pair["p"] == pytest.approx(2 / 2**3) and pair["verdict"] == "inconclusive"
     for name in ("poor", "good"):
-        change_answers(place / name, lambda row: row.update(cluster=None if row["row"] > 2 else "one book"))
+        change_answers(place / name, lambda row: row.update(group=None if row["row"] > 2 else "one book"))
     (pair,) = compared(finetune, "poor", "good")["pairs"]
     assert pair["p"] == pytest.approx(2 / 2**11)
 

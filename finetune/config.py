@@ -293,7 +293,7 @@ class EvaluateConfig:
         choices=("base", "prompted", "few_shot"),
     )
     prompts: list[str] = setting([], "Text files with a system prompt each; by default prompts are made from the rows.")
-    prompt_rows: int = setting(24, "Training rows on which prompts are compared.", low=2)
+    prompt_rows: int = setting(64, "Training rows on which prompts are compared.", low=2)
     choose_again: bool = setting(False, "Choose the prompt again, by this metric, although it was chosen before.")
     neutral: str | None = setting(
         None,

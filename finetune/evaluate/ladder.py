@@ -17,6 +17,7 @@ from finetune.evaluate.engines import Said
 from finetune.evaluate.generate import Likelihood
 from finetune.evaluate.questions import fingerprint
 from finetune.evaluate.score import visible
+from finetune.evaluate.slices import slices
 
 BASE, PROMPTED, FEW_SHOT, TUNED = "base", "prompted", "few_shot", "tuned"
 BASELINES = (BASE, PROMPTED, FEW_SHOT)
@@ -122,9 +123,33 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "seed": evaluation.seed,
         "rungs": [_rung_json(rung, evaluation) for rung in evaluation.rungs],
         "comparisons": comparisons,
+        "slices": _slices_json(evaluation),
         "left_out": [{"rung": rung, "why": why} for rung, why in evaluation.left_out],
         "prompts": evaluation.tried,
     }
+
+
+def _slices_json(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The first target against the best baseline on parts of the rows."""
+    if evaluation.best is None:
+        return []
+    values = {rung.name: rung.values(evaluation.metric) for rung in evaluation.rungs}
+    entries = []
+    for one in slices(evaluation.rows, evaluation.references):
+        tuned, best = ([values[name][place] for place in one.rows] for name in (TUNED, evaluation.best))
+        clusters = [evaluation.clusters[place] for place in one.rows] if evaluation.clusters else None
+        found = stats.paired_difference(tuned, best, seed=evaluation.seed, clusters=clusters)
+        entries.append(
+            {
+                "by": one.by,
+                "name": one.name,
+                "n": len(one.rows),
+                "scores": {name: fmean(scores[place] for place in one.rows) for name, scores in values.items()},
+                "difference": found.difference,
+                "interval": list(found.interval),
+            }
+        )
+    return entries
 
 
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from finetune.evaluate import changes, plots, table
 from finetune.evaluate.contents import Contents, facts, passed, settings, tiles
 
-SHOWN_ANSWERS = 8
+SHOWN_ANSWERS = 3  # of each kind
 LONGEST_TEXT = 600  # characters of a prompt or an answer
 LONGEST_PREVIEW = 6000
 
@@ -54,7 +54,7 @@ def _comparison(contents: Contents) -> str:
     said = f'<p><span class="verdict {escape(verdict)}">{escape(verdict)}</span>{escape(rest)}</p>'
     heads, *rows = table.cells(result)
     others = "".join(f"<p>{escape(line)}</p>" for line in table.other_lines(result))
-    shown = [_score_plot(result), _grid(heads, rows, "numbers"), *_classes(result), others]
+    shown = [_score_plot(result), _grid(heads, rows, "numbers"), *_classes(result), *_slices(result), others]
     return _section("Did it help?", said, *shown)
 
 
@@ -66,6 +66,15 @@ def _classes(result: Mapping[str, Any]) -> list[str]:
             inner = _grid(cells[0], cells[1:], "numbers")
             found.append(f"<details><summary>{escape(table.class_line(rung, result))}</summary>{inner}</details>")
     return found
+
+
+def _slices(result: Mapping[str, Any]) -> list[str]:
+    """The rows in parts, where there are several."""
+    heads, *rows = table.slice_cells(result)
+    if not rows:
+        return []
+    said = "Parts of the rows: looked at after the fact, so these intervals are a hint and no verdict"
+    return [f"<details><summary>{said}</summary>{_grid(heads, rows, 'numbers equal')}</details>"]
 
 
 def _score_plot(result: Mapping[str, Any]) -> str:
@@ -161,26 +170,33 @@ def _training(contents: Contents) -> str:
 def _answers(contents: Contents) -> str:
     if not contents.answers or contents.evaluation is None:
         return ""
-    metric = str(contents.evaluation["metric"])
-    names = {rung["name"]: table.rung_name(rung, contents.evaluation) for rung in contents.evaluation["rungs"]}
-    cards = [_answer(row, names, metric) for row in telling(contents.answers, metric)]
-    said = f"{len(cards)} of {len(contents.answers)} held-out rows, first those that tuning changed;"
-    return _section("Answers side by side", f'<p class="soft">{said} all are in answers.jsonl.</p>', *cards)
+    result, metric = contents.evaluation, str(contents.evaluation["metric"])
+    names = {rung["name"]: table.rung_name(rung, result) for rung in result["rungs"]}
+    parts = []
+    for title, rows in telling(contents.answers, metric, result["best_baseline"]):
+        cards = "".join(_answer(row, names, metric) for row in rows)
+        parts.append(f'<p class="soft">{escape(title)}</p>{cards}')
+    said = f"Some of {len(contents.answers):,} held-out rows; all are in answers.jsonl."
+    return _section("Answers side by side", f'<p class="soft">{said}</p>', *parts)
 
 
-def telling(answers: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
-    """A few rows that show most: where tuning lost, where it won, then the others, in turn."""
+def telling(
+    answers: Sequence[Mapping[str, Any]], metric: str, best: str | None
+) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """A few rows that show most: where tuning lost and won most against the best baseline, and some others."""
 
     def gain(row: Mapping[str, Any]) -> float:
-        scores = {name: given["scores"][metric] for name, given in row["answers"].items()}
-        return float(scores["tuned"] - max((score for name, score in scores.items() if name != "tuned"), default=0))
+        score = {name: float(given["scores"][metric]) for name, given in row["answers"].items()}
+        return score["tuned"] - (score[best] if best else 0.0)
 
-    lost = [row for row in answers if gain(row) < 0]
-    won = [row for row in answers if gain(row) > 0]
+    # losses come first, so that the page cannot flatter
+    order = sorted(answers, key=gain)
+    lost = [row for row in order if gain(row) < 0]
+    won = [row for row in reversed(order) if gain(row) > 0]
     even = [row for row in answers if gain(row) == 0]
-    # losses are shown too, so that the page cannot flatter
-    first = [*lost[: SHOWN_ANSWERS // 4], *won[: SHOWN_ANSWERS // 2]]
-    return [*first, *even, *won[SHOWN_ANSWERS // 2 :], *lost[SHOWN_ANSWERS // 4 :]][:SHOWN_ANSWERS]
+    parts = {f"Most harmed, of {len(lost):,}": lost, f"Most improved, of {len(won):,}": won}
+    parts[f"Neither, of {len(even):,}"] = even
+    return [(title, rows[:SHOWN_ANSWERS]) for title, rows in parts.items() if rows]
 
 
 def _answer(row: Mapping[str, Any], names: Mapping[str, str], metric: str) -> str:

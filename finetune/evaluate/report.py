@@ -44,6 +44,8 @@ def markdown(contents: Contents) -> str:
     if contents.evaluation is not None:
         heads, *rows = table.cells(contents.evaluation)
         parts += ["## Did it help?", _plain(table.verdict_line(contents.evaluation)), _grid(heads, rows)]
+        heads, *rows = table.slice_cells(contents.evaluation)
+        parts += ["Parts of the rows, a hint and no verdict:", _grid(heads, rows)] if rows else []
         parts += map(_plain, table.other_lines(contents.evaluation))
         parts += _changes(contents.evaluation)
     if numbers := tiles(contents):

@@ -60,6 +60,19 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     return f"{line}; underpowered: so few rows show only differences over {least}"
 
 
+def slice_cells(result: Mapping[str, Any]) -> list[list[str]]:
+    """Parts of the rows: the first target against the best baseline in each, the heads first."""
+    metric, best = result["metric"], result["best_baseline"]
+    rows = []
+    for one in result.get("slices", ()):
+        scores = [shown_score(metric, one["scores"][name]) for name in (best, "tuned")]
+        low, high = (_gap(bound, result).removesuffix(" points") for bound in one["interval"])
+        difference = [_gap(one["difference"], result), f"{low} to {high}"]
+        rows.append([f"{one['by']}: {one['name']}", *scores, *difference, f"{one['n']:,}"])
+    names = [_name(best, result), judged_name(result)] if rows else ["", ""]
+    return [["", *names, "difference", "95 % interval", "rows"], *rows]
+
+
 def other_lines(result: Mapping[str, Any]) -> list[str]:
     """What else a reader has to know: the other targets, what was left out, rows that were trained on."""
     lines = []

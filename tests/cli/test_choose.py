@@ -255,7 +255,7 @@ def test_what_cannot_be_measured_is_refused(finetune: Run) -> None:
     assert code == 2 and "choose.measure: pairs.jsonl holds pairs of a better and a worse answer" in err
     write_rows(Path("my.jsonl"), [chat_row(number) for number in range(60)])
     code, _, err = finetune("choose", "my.jsonl", "model=tiny", "--measure", "evaluate.metric=json_valid")
-    assert code == 2 and "evaluate.metric=json_valid does not fit these rows" in err
+    assert code == 2 and "is not JSON" in err and "of these rows exact" in err
     code, _, err = finetune("choose", "my.jsonl", "model=tiny", "--measure", "data.eval_share=0")
     assert code == 2 and "no rows are held out to measure on" in err
 

@@ -148,7 +148,7 @@ def test_a_bad_row_in_a_later_window_ends_the_run_which_can_go_on(finetune: Run,
     code, _, err = finetune(*command, "training.save_every=2")
     assert code == 2, err
     assert err.splitlines()[-1].startswith(f"error: {rows}:34 messages: "), err
-    assert "Traceback" not in err and not list(tmp_path.glob("runs/x/errors/*"))
+    assert "Traceback" not in err
     last = metrics(tmp_path)[-1]["step"]
     assert 2 <= last <= 7  # windows 1 and 2 are trained, or less
     rows.write_text(good)

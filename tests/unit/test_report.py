@@ -4,15 +4,18 @@ import hashlib
 import json
 import random
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from finetune.config import EvaluateConfig
-from finetune.data.rows import Text
+from finetune.data.rows import Chat, Text
+from finetune.data.template import say
 from finetune.evaluate import plots
 from finetune.evaluate.contents import read_contents
 from finetune.evaluate.engines import Said
@@ -20,7 +23,7 @@ from finetune.evaluate.generate import Likelihood
 from finetune.evaluate.ladder import NLL, Evaluation, Rung, answer_rows, as_json, judge
 from finetune.evaluate.page import telling
 from finetune.evaluate.report import write_report, write_results
-from finetune.evaluate.table import answer_table, verdict_line
+from finetune.evaluate.table import answer_table, slice_cells, verdict_line
 
 HOSTILE = '<script>alert("x")</script> & | <img src=x onerror=y>'
 
@@ -277,17 +280,38 @@ def test_results_are_written_between_their_marks_again_and_again(tmp_path: Path)
 
 
 def test_rows_that_tuning_lost_are_shown_too() -> None:
-    rows = answer_rows(evaluation(shares=(0.2, 0.2, 0.8)))
-    found = telling(rows, "exact")
-    assert len(found) == 8
-    assert len({row["row"] for row in found}) == 8
+    rows = answer_rows(evaluation(shares=(0.2, 0.5, 0.6)))
+    found = dict(telling(rows, "exact", "few_shot"))
 
-    def kind(row: dict[str, Any]) -> float:
+    def gain(row: Any) -> float:
         scores = {name: given["scores"]["exact"] for name, given in row["answers"].items()}
-        return float(scores["tuned"] - max(scores["base"], scores["few_shot"]))
+        return float(scores["tuned"] - scores["few_shot"])
 
-    assert [kind(row) for row in found[:2]] == [-1.0, -1.0]
-    assert [kind(row) for row in found[2:6]] == [1.0] * 4
+    harmed, improved, neither = found.values()
+    assert [gain(row) for row in harmed] == [-1.0] * 3
+    assert [gain(row) for row in improved] == [1.0] * 3
+    assert [gain(row) for row in neither] == [0.0] * 3
+    counts = [sum(sign(gain(row)) == wanted for row in rows) for wanted in (-1, 1, 0)]
+    assert [title.rpartition(" ")[2] for title in found] == [str(count) for count in counts]
+
+
+def sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def test_parts_of_the_rows_are_compared_like_the_whole() -> None:
+    found = evaluation(rows=60, shares=(0.1, 0.3, 0.9))
+    asked = ("x" * (1 + place % 3 * 9) for place in range(60))
+    result = as_json(replace(found, rows=tuple(Chat((say("user", text), say("assistant", "yes"))) for text in asked)))
+    parts = {one["name"]: one for one in result["slices"] if one["by"] == "question"}
+    assert {name: one["n"] for name, one in parts.items()} == {"short": 20, "middle": 20, "long": 20}
+    tuned = next(rung for rung in found.rungs if rung.name == "tuned").values("exact")
+    best = next(rung for rung in found.rungs if rung.name == result["best_baseline"]).values("exact")
+    assert parts["long"]["scores"]["tuned"] == fmean(tuned[2::3])
+    assert parts["long"]["difference"] == pytest.approx(fmean(tuned[2::3]) - fmean(best[2::3]))
+    assert not [one for one in result["slices"] if one["by"] == "questions in the row"]  # all rows have one
+    _, *rows = slice_cells(result)
+    assert [row[0] for row in rows][:3] == ["question: short", "question: middle", "question: long"]
 
 
 def test_the_table_names_rungs_scores_and_verdict() -> None:

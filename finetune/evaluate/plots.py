@@ -12,6 +12,7 @@ WIDTH = 720
 LEFT, RIGHT, TOP, BOTTOM = 56, 116, 14, 42
 MOST_POINTS = 600
 WIDEST_COLUMN = 60
+NARROWEST_NAME, WIDEST_NAME = 170, 300  # pixels for the names of bars
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def curves(title: str, lines: Sequence[Line], *, x_name: str, height: int = 260)
 
 def bars(title: str, values: Sequence[Bar], top: float) -> str:
     """Values side by side from 0 to `top`, each with its interval as a whisker."""
-    row, left, height = 46, 170, 46 * len(values) + 34
+    row, height = 46, 46 * len(values) + 34
+    left = min(WIDEST_NAME, max(NARROWEST_NAME, 24 + 8 * max(len(one.name) for one in values)))
     right = _scale(0.0, top, left, WIDTH - RIGHT)
     parts = []
     for tick in ticks(0.0, top, 5):

@@ -216,6 +216,13 @@ def test_plots_are_sound_and_have_titles(tmp_path: Path) -> None:
         assert all(child.text for child in list(root)[:2])
 
 
+def test_long_names_of_bars_have_room() -> None:
+    one = plots.Bar("base + prompt + 3 examples", "three", 0.5, 0.4, 0.6, "50 %")
+    drawn = plots.bars("scores", [one], 1.0)
+    end = float(next(line for line in drawn.split("<text")[1:] if one.name in line).split('x="')[1].split('"')[0])
+    assert end - 7.5 * len(one.name) > 0
+
+
 def test_curves_go_through_their_points() -> None:
     drawn = plots.curves("t", [plots.Line("loss", "one", ((0, 2.0), (5, 1.0), (10, 0.0)))], x_name="step")
     path = ET.fromstring(drawn).find("{http://www.w3.org/2000/svg}polyline")

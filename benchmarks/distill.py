@@ -27,9 +27,8 @@ from finetune.compose import compose
 from finetune.data.rows import Text
 from finetune.evaluate import stats
 from finetune.evaluate.generate import likelihoods
-from finetune.evaluate.ladder import Opener
+from finetune.evaluate.local import Opener, open_run
 from finetune.evaluate.questions import Speech, tokens_of
-from finetune.evaluate.run import open_run
 from finetune.launch import launch
 from finetune.plan import RunPlan, plan_run
 from finetune.tiny import curriculum, make

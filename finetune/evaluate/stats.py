@@ -18,6 +18,7 @@ Interval = tuple[float, float]
 
 LEVEL = 0.05  # of the two-sided tests; intervals cover 1 - LEVEL
 RESAMPLES = 10_000
+FEW = 5  # under so many clusters resampling cannot reach as far as new clusters would
 POWER = 0.8  # chance of seeing a difference as large as `Comparison.detectable`
 COARSE = 0.1  # a comparison that can only see larger differences than this is called underpowered
 WANTED = 0.05  # the difference that a plan says how many rows it takes to see
@@ -67,7 +68,7 @@ def mean_interval(scores: Sequence[float], seed: int, *, clusters: Sequence[obje
     sums, sizes = _clustered(values, clusters)
     if len(sums) == len(values) and _binary(scores):
         return wilson(round(sum(scores)), len(scores))
-    return _interval(sums, sizes, seed, least=0.0)
+    return _interval(values, sums, sizes, seed, least=0.0)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -96,7 +97,7 @@ def paired_difference(
         p = mcnemar_exact(int((gaps > 0).sum()), int((gaps < 0).sum()))
     else:
         p = _sign_flip(sums, seed)
-    interval = _interval(sums, sizes, seed, least=-1.0)
+    interval = _interval(gaps, sums, sizes, seed, least=-1.0)
     return Comparison(float(gaps.mean()), interval, p, len(gaps), _detectable(sums, sizes))
 
 
@@ -156,12 +157,26 @@ def _clustered(gaps: Floats, clusters: Sequence[object] | None) -> tuple[Floats,
     return np.bincount(owner, weights=gaps).astype(np.float64), np.bincount(owner).astype(np.float64)
 
 
-def _interval(sums: Floats, sizes: Floats, seed: int, *, least: float) -> Interval:
+def _interval(values: Floats, sums: Floats, sizes: Floats, seed: int, *, least: float) -> Interval:
     """The interval of the mean of values between `least` and 1 that come in clusters."""
+    import numpy as np
+
     means = sums / sizes
     if bool((abs(means - means[0]) <= 1e-12).all()):
         return _uniform(float(means[0]), len(means), least)
-    return _bootstrap(sums, sizes, seed)
+    if len(sums) >= FEW:
+        return _bootstrap(sums, sizes, seed)
+    # by chance few means lie close together: no narrower, then, than if every row stood for itself
+    limits = _student(sums, sizes) + _student(values, np.ones_like(values))
+    return max(min(limits), min(least, float(values.min()))), min(max(limits), max(1.0, float(values.max())))
+
+
+def _student(sums: Floats, sizes: Floats) -> Interval:
+    """Student's interval of the mean of clusters."""
+    mean, n = float(sums.sum() / sizes.sum()), len(sums)
+    variance = float(((sums - mean * sizes) ** 2).sum()) / (n - 1) / float(sizes.mean()) ** 2
+    margin = student_quantile(n - 1) * math.sqrt(variance / n)
+    return mean - margin, mean + margin
 
 
 def _bootstrap(sums: Floats, sizes: Floats, seed: int) -> Interval:
@@ -241,7 +256,13 @@ def _chunks(width: int) -> Iterator[int]:
 
 
 def _detectable(sums: Floats, sizes: Floats) -> float:
-    mean, n = sums.sum() / sizes.sum(), len(sums)
-    spread = float(((sums - mean * sizes) ** 2).sum()) / max(1, n - 1) / float(sizes.mean()) ** 2
-    # rows that all differ by the same still leave room for some that do not
-    return (_Z + _Z_POWER) * math.sqrt(max(spread, wilson(0, n)[1] ** 2) / n)
+    """The smallest difference that is seen four times in five, of as many clusters like these.
+
+    What differs here is a guess at what differs among new ones: the upper end of its interval counts. And no
+    difference is seen that is larger than all that differ make up.
+    """
+    gaps = sums / sizes.mean()
+    n, differing = len(gaps), gaps[gaps != 0]
+    size = float((differing**2).mean()) if len(differing) else 1.0
+    spread = (_Z + _Z_POWER) ** 2 / n
+    return math.sqrt(size) * max(spread, math.sqrt(spread * wilson(len(differing), n)[1]))

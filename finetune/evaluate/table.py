@@ -48,10 +48,11 @@ def verdict_line(result: Mapping[str, Any]) -> str:
         return f"no verdict: there is nothing to compare with, on {rows} held-out rows"
     judged = next(rung for rung in result["rungs"] if rung["name"] == "tuned")
     low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
-    found = f"{_gap(against['difference'], result)} (95 % interval {low} to {high}"
-    what, p = METRICS.get(result["metric"], result["metric"]), _p(against["p_corrected"])
+    p = f"p {_p(against['p_corrected'])}{_corrected(result)}"
+    what = METRICS.get(result["metric"], result["metric"])
+    found = f"{what} {_gap(against['difference'], result)} (95 % interval {low} to {high}, {p})"
     pair = f"{rung_name(judged, result)} against {_name(against['against'], result)}"
-    line = f"{result['verdict']}: {pair}, {what} {found}, p {p}), on {rows} held-out rows{_among(result)}"
+    line = f"{result['verdict']}: {pair}, {found}, on {rows} held-out rows{_among(result)}"
     if result["verdict"] != "inconclusive" or not result["underpowered"]:
         return line
     if against["detectable"] >= 1 and result["metric"] in METRICS:
@@ -114,6 +115,12 @@ def extra_metrics(result: Mapping[str, Any]) -> list[str]:
 def shown_score(metric: str, value: float) -> str:
     """A score as people write it."""
     return f"{value:.3f}" if metric == "nll" else f"{100 * value:.1f} %"
+
+
+def _corrected(result: Mapping[str, Any]) -> str:
+    """What was done to the p-values; the intervals beside them stand as they are."""
+    count = len(result["comparisons"])
+    return f" corrected for {count} comparisons" if count > 1 else ""
 
 
 def _among(result: Mapping[str, Any]) -> str:

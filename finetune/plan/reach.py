@@ -27,7 +27,9 @@ def describe_reach(found: Reach, data: PreparedData) -> str:
     groups = f" in {found.groups:,} groups" if found.groups < found.rows else ""
     together = f", or {grouped} should the rows of a group all go the same way" if groups else ""
     needed = f"{_points(found.wanted)} take about {_round(found.rows_needed):,} rows"
-    return f"{rows} held-out rows{groups} can show {shown}{together}; {needed} ({ASSUMED})"
+    # a difference cannot be larger than the share of rows that differ
+    one_way = " if no row goes the other way" if DISCORDANT < found.detectable < 1 else ""
+    return f"{rows} held-out rows{groups} can show {shown}{one_way}{together}; {needed} ({ASSUMED})"
 
 
 def warn_reach(config: RunConfig, data: PreparedData, found: Reach | None) -> tuple[str, ...]:

@@ -41,6 +41,12 @@ def test_few_rows_can_show_nothing() -> None:
     assert "5 held-out rows can show no difference" in line(held_out(5))
 
 
+def test_a_difference_larger_than_what_differs_is_said_to_go_one_way() -> None:
+    said = line(held_out(18))
+    assert "18 held-out rows can show a difference of 44 points if no row goes the other way; 5 points" in said
+    assert "the other way" not in line(held_out(160))
+
+
 def test_rows_that_are_not_answered_do_not_count() -> None:
     assert "100 of 160 held-out rows can show a difference of 14 points" in line(held_out(160), "evaluate.rows=100")
 

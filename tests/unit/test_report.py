@@ -327,7 +327,7 @@ def test_the_table_names_rungs_scores_and_verdict() -> None:
     assert [line.split("  ")[0] for line in lines[2:5]] == ["base", "base + 3 examples", "tuned"]
     assert len({len(line) for line in lines[:5]}) == 1
     assert lines[-1].startswith("better: tuned against base + 3 examples, exact +")
-    assert lines[-1].endswith("on 40 held-out rows")
+    assert lines[-1].endswith(" corrected for 2 comparisons), on 40 held-out rows")
 
 
 def test_few_rows_are_said_to_be_too_few() -> None:
@@ -345,3 +345,4 @@ def test_plain_text_has_a_table_of_its_own() -> None:
     lines = answer_table(result).splitlines()
     assert "NLL per token" in lines[0]
     assert lines[-1].startswith("better: tuned against base, NLL per token -1.000")
+    assert "corrected" not in lines[-1]  # one comparison is none too many

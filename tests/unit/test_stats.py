@@ -100,9 +100,10 @@ def test_resampling_is_that_of_scipy() -> None:
 
 
 def test_what_is_detectable_is_the_closed_form() -> None:
-    gaps = GAPS * 10
-    expected = (1.959963984540054 + 0.8416212335729143) * np.std(gaps, ddof=1) / math.sqrt(120)
-    assert paired_difference(gaps, [0.0] * 120, seed=1).detectable == pytest.approx(expected, abs=1e-6)
+    differing = [gap for gap in GAPS if gap] * 10
+    found = paired_difference(GAPS * 10, [0.0] * 120, seed=1)
+    share, square = wilson(110, 120)[1], np.mean(np.square(differing))
+    assert found.detectable == pytest.approx(2.801585218 * math.sqrt(share * square / 120), abs=1e-6)
 
 
 def test_mcnemar_survives_many_rows() -> None:
@@ -176,6 +177,29 @@ def test_rows_that_are_all_of_one_cluster_say_next_to_nothing() -> None:
 def test_clusters_with_equal_means_leave_room_for_others() -> None:
     found = paired_difference([1.0, 0.0] * 3, [0.0] * 6, seed=1, clusters=[0, 0, 1, 1, 2, 2])
     assert found.interval[0] < 0 < 0.5 < found.interval[1]
+
+
+def _covered_in_clusters(count: int, seed: int) -> bool:
+    """Whether the interval of a mean of so many clusters, which differ from each other, holds 0.4."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 12, size=count)
+    owners = np.repeat(np.arange(count), sizes)
+    scores = (rng.random(len(owners)) < rng.beta(2, 3, size=count)[owners]).astype(float)
+    low, high = mean_interval(scores.tolist(), 1, clusters=owners.tolist())
+    return low <= 0.4 <= high
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
+def test_intervals_of_few_clusters_are_as_wide_as_they_must_be(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 500)
+    assert np.mean([_covered_in_clusters(count, seed) for seed in range(300)]) >= 0.9
+
+
+def test_two_clusters_with_means_close_together_do_not_pretend_to_know() -> None:
+    scores = [1.0] * 5 + [0.0] * 9 + [1.0] * 5 + [0.0] * 8
+    low, high = mean_interval(scores, 1, clusters=[0] * 14 + [1] * 13)
+    alone = wilson(10, 27)
+    assert low < alone[0] + 0.03 and high > alone[1] - 0.03
 
 
 def test_two_rows_are_never_enough() -> None:
@@ -316,6 +340,19 @@ def test_a_difference_called_detectable_is_seen_four_times_in_five() -> None:
         sample = np.random.default_rng(seed).normal(0.28, 1, 100)
         seen += abs(sample.mean()) / (sample.std(ddof=1) / 10) > 1.96
     assert 0.7 < seen / 200 < 0.9
+
+
+@pytest.mark.parametrize(("rows", "differing"), [(18, 0), (18, 4), (40, 2), (160, 8), (160, 80)])
+def test_so_few_rows_show_what_they_are_said_to_show(rows: int, differing: int) -> None:
+    first = [1.0] * (differing // 2) + [0.0] * (rows - differing // 2)
+    second = [0.0] * (rows - differing // 2) + [1.0] * (differing // 2)
+    least = paired_difference(first, second, seed=1).detectable
+    # new rows, of which as many differ as at least have to for such a difference
+    share, rng = max(least, 2 * (differing // 2) / rows), np.random.default_rng(0)
+    shares = [(share + least) / 2, (share - least) / 2, 1 - share]
+    drawn = rng.multinomial(rows, shares, size=2000)
+    seen = np.mean([mcnemar_exact(int(b), int(c)) < 0.05 and b > c for b, c, _ in drawn])
+    assert seen >= 0.74
 
 
 def test_means_of_other_scores_get_a_bootstrap_interval() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune.evaluate.generate import IGNORED, evaluating, logit_batches
+from finetune.evaluate.prefix import last_logits
+
 if TYPE_CHECKING:
     import torch
-
-LOGITS = 2**27  # numbers of one batch's logits: half a gigabyte in fp32
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,11 @@ class Trail:
     def ids(self) -> tuple[int, ...]:
         """Both, one after the other."""
         return (*self.prompt, *self.answer)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The answer where it stands, and nothing for the prompt."""
+        return (*[IGNORED] * len(self.prompt), *self.answer)
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ def logits_along(
     """Hand over, trail by trail, the logits at the tokens of its answer: on the device, and only for the moment."""
     import torch
 
-    with _still(model) as inner, torch.inference_mode():
-        for batch in _batches(trails, batch_size, inner.config.get_text_config().vocab_size):
+    sequences = [(one.ids, one.labels) for one in trails]
+    order = sorted(range(len(trails)), key=lambda index: len(trails[index].ids), reverse=True)
+    with evaluating(model) as inner, torch.inference_mode():
+        for batch in logit_batches(sequences, order, batch_size, inner.config.get_text_config().vocab_size):
             for index, rows in zip(batch, _forward(inner, [trails[at] for at in batch], pad_id), strict=True):
                 take(index, rows)
 
@@ -67,40 +73,10 @@ def _forward(model: Any, trails: Sequence[Trail], pad_id: int) -> list[torch.Ten
     width, first = max(len(one.ids) for one in trails), min(len(one.prompt) for one in trails) - 1
     ids = torch.tensor([[*one.ids, *[pad_id] * (width - len(one.ids))] for one in trails], device=model.device)
     mask = torch.tensor([[1] * len(one.ids) + [0] * (width - len(one.ids)) for one in trails], device=model.device)
-    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        inputs["logits_to_keep"] = width - first
-    kept = model(**inputs).logits[:, first - width :]
+    kept = model(input_ids=ids, attention_mask=mask, use_cache=False, **last_logits(model, width - first)).logits
+    kept = kept[:, first - width :]
     # a token is predicted by the position before it
     starts = [len(one.prompt) - 1 - first for one in trails]
     return [
         kept[at, start : start + len(one.answer)] for at, (start, one) in enumerate(zip(starts, trails, strict=True))
     ]
-
-
-def _batches(trails: Sequence[Trail], size: int, vocabulary: int) -> Iterator[list[int]]:
-    """Indices of trails of similar length, so many at once that their logits stay small."""
-    order = sorted(range(len(trails)), key=lambda index: len(trails[index].ids), reverse=True)
-    batch: list[int] = []
-    for index in order:
-        members = [trails[at] for at in [*batch, index]]
-        width = max(len(one.ids) for one in members) - min(len(one.prompt) for one in members) + 1
-        if batch and (len(batch) == size or len(members) * width * vocabulary > LOGITS):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-@contextmanager
-def _still(model: Any) -> Iterator[Any]:
-    """The model inside its adapter, without dropout."""
-    from peft import PeftModel
-
-    inner, training = model.get_base_model() if isinstance(model, PeftModel) else model, model.training
-    model.eval()
-    try:
-        yield inner
-    finally:
-        model.train(training)

@@ -10,7 +10,7 @@ from finetune.evaluate import table
 NAMES = {
     "kl": "divergence from the base, nats a token",
     "nll": "NLL per token of the base's answers",
-    "length": "tokens of an answer",
+    "length": "typical tokens of an answer",
     "stopped": "ended by themselves",
     "language": "in the prompt's language (rough)",
     "refused": "ordinary prompts refused (rough)",
@@ -43,10 +43,12 @@ def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
     """The neutral prompts in a few lines."""
     of = {one["name"]: one for one in found["measures"]}
     kl, same, length = of["kl"], of["unchanged"], of["length"]
+    sizes = " → ".join(_value(length, length[side]) for side in ("base", "tuned"))
     lines = [
         f"on {found['prompts']} neutral prompts, tuned against base:",
         f"  {kl['change']:.3f} nats a token apart ({_interval(kl)}), {_share(same['change'])} of the answers unchanged",
-        f"  length × {length['change']:.2f} ({_interval(length)}); {_both(of['stopped'])} ended by themselves",
+        f"  typical answer {sizes} tokens, × {length['change']:.2f} ({_interval(length)})",
+        f"  {_both(of['stopped'])} ended by themselves",
     ]
     said = [f"{_both(of[name])} {words} ({of[name]['n']} told)" for name, words in _ROUGH.items() if name in of]
     lines += [f"  roughly {'; '.join(said)}"] if said else []
@@ -121,7 +123,7 @@ def _cells(one: Measure) -> list[str]:
 def _value(one: Measure, value: float) -> str:
     if one["name"] in SHARES:
         return _share(value)
-    return f"{value:.1f}" if one["name"] == "length" else f"{value:.3f}"
+    return f"{value:.2f}" if one["name"] == "length" else f"{value:.3f}"
 
 
 def _change(one: Measure, value: float) -> str:

@@ -17,6 +17,7 @@ from finetune.evaluate.engines import Engine, Prompt, Said
 from finetune.evaluate.kept import Kept, key_of
 from finetune.evaluate.ladder import BASE, BASELINES, FEW_SHOT, NLL, PROMPTED, TUNED, Evaluation, Rung, judge
 from finetune.evaluate.local import LocalEngine
+from finetune.evaluate.majority import commonest
 from finetune.evaluate.prompts import SystemPrompt, made_for, read_prompts, with_prompt
 from finetune.evaluate.questions import choose_examples, shown
 from finetune.evaluate.score import Scorer, fits, fitting_scorers, visible
@@ -123,6 +124,7 @@ def run_ladder(
         references=tuple(climber.reference(row) for row in held_out),
         left_out=tuple(left_out.items()),
         tried=choice.record if choice else None,
+        majority=commonest([answer(row) for row in training], [climber.reference(row) for row in held_out], way),
     )
 
 

@@ -103,7 +103,7 @@ def exceeded(found: Mapping[str, Any], settings: EvaluateConfig) -> list[str]:
     if (factor := settings.max_length_change) is not None:
         low, high = of["length"]["interval"]
         if low > factor or high < 1 / factor:
-            lines.append(_over("evaluate.max_length_change", factor, "times the base's length", of["length"]))
+            lines.append(_over("evaluate.max_length_change", factor, "times the base's typical length", of["length"]))
     if (rise := settings.max_refusal_rise) is not None and of["refused"]["interval"][0] > rise:
         lines.append(
             _over("evaluate.max_refusal_rise", rise, "of the ordinary prompts refused in addition", of["refused"])
@@ -185,13 +185,12 @@ def _paired(name: str, rows: Sequence[Row], of: Callable[[Row, Row], float], see
 
 
 def _length(rows: Sequence[Row], seed: int) -> dict[str, Any]:
-    """Tokens of an answer; the change is a factor, the geometric mean over the prompts."""
-    base, tuned = ([row[side]["tokens"] for row in rows] for side in ("base", "tuned"))
-    # one more of each, since an answer may be empty
-    logs = [[math.log(count + 1) for count in side] for side in (tuned, base)]
-    found = stats.paired_difference(*logs, seed=seed)
+    """Tokens of an answer: geometric means over the prompts, and the factor between them."""
+    # with the token that ends it, since an answer may be empty
+    base, tuned = ([math.log(row[side]["tokens"] + 1) for row in rows] for side in ("base", "tuned"))
+    found = stats.paired_difference(tuned, base, seed=seed)
     interval = [math.exp(bound) for bound in found.interval]
-    means = {"base": fmean(base), "tuned": fmean(tuned)}
+    means = {"base": math.exp(fmean(base)), "tuned": math.exp(fmean(tuned))}
     return {"name": "length", **means, "change": math.exp(found.difference), "interval": interval, "n": len(rows)}
 
 

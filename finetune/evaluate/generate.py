@@ -62,7 +62,7 @@ def generate(
         return max_new_tokens if context is None else max(1, min(max_new_tokens, context - prompt))
 
     found: dict[int, Answer] = {}
-    with _evaluating(model) as inner, torch.inference_mode():
+    with evaluating(model) as inner, torch.inference_mode():
         plain = is_plain(inner)
         shared = groups(prompts) if plain else _unshared(prompts)
         if plain and choose is None:
@@ -86,7 +86,7 @@ def likelihoods(
     # the token before the first one that counts predicts it, so it is read in the row's own batch
     heads = [ids[: max(0, _first(labels) - 1)] for ids, labels in sequences]
     size, found = _Size(batch_size), dict[int, Likelihood]()
-    with _evaluating(model) as inner, torch.inference_mode():
+    with evaluating(model) as inner, torch.inference_mode():
         vocabulary = inner.config.get_text_config().vocab_size
         for group in groups(heads) if is_plain(inner) else _unshared(heads):
             prefix = Prefix(inner, heads[group.rows[0]][: group.shared])
@@ -95,7 +95,7 @@ def likelihoods(
                 return _losses(inner, [sequences[index] for index in batch], prefix, pad_id)
 
             order = sorted(group.rows, key=lambda index: len(sequences[index][0]), reverse=True)
-            found.update(size.each(_logit_batches(sequences, order, batch_size, vocabulary), losses))
+            found.update(size.each(logit_batches(sequences, order, batch_size, vocabulary), losses))
     return [found[index] for index in range(len(sequences))]
 
 
@@ -260,7 +260,7 @@ def _batches(
     yield from (list(rest[start : start + size]) for start in range(0, len(rest), size))
 
 
-def _logit_batches(
+def logit_batches(
     sequences: Sequence[tuple[Sequence[int], Sequence[int]]], order: Sequence[int], size: int, vocabulary: int
 ) -> Iterator[list[int]]:
     """Indices of rows of similar length, so many at once that their logits stay small."""
@@ -276,7 +276,7 @@ def _logit_batches(
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[Any]:
+def evaluating(model: Any) -> Iterator[Any]:
     """The model itself, inside its adapter, without dropout and without its own habits of sampling.
 
     A model's own generation settings (a repetition penalty, say) fill in whatever a call leaves open.

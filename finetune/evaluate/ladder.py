@@ -15,6 +15,7 @@ from finetune.evaluate import stats
 from finetune.evaluate.classes import are_classes, by_class, macro_f1, no_class
 from finetune.evaluate.engines import Said
 from finetune.evaluate.generate import Likelihood
+from finetune.evaluate.majority import Majority
 from finetune.evaluate.questions import fingerprint
 from finetune.evaluate.score import visible
 from finetune.evaluate.slices import slices
@@ -62,6 +63,7 @@ class Evaluation:
     references: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()  # baselines that could not be climbed, and why
     tried: dict[str, Any] | None = None  # how the system prompt was chosen
+    majority: Majority | None = None  # what one answer to all rows would score
 
 
 def judge(
@@ -123,19 +125,28 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "seed": evaluation.seed,
         "rungs": [_rung_json(rung, evaluation) for rung in evaluation.rungs],
         "comparisons": comparisons,
-        "slices": _slices_json(evaluation),
+        **_slices_json(evaluation),
+        "majority": _majority_json(evaluation),
         "left_out": [{"rung": rung, "why": why} for rung, why in evaluation.left_out],
         "prompts": evaluation.tried,
     }
 
 
-def _slices_json(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The first target against the best baseline on parts of the rows."""
+def _majority_json(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The first target against the commonest answer of the training rows."""
+    tuned = next(rung for rung in evaluation.rungs if rung.name == TUNED).values(evaluation.metric)
+    found, clusters = evaluation.majority, evaluation.clusters
+    return found.as_json(tuned, seed=evaluation.seed, clusters=clusters) if found else None
+
+
+def _slices_json(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
+    """The first target against the best baseline on parts of the rows, and the parts that are too small for it."""
     if evaluation.best is None:
-        return []
+        return {"slices": [], "slices_left_out": []}
     values = {rung.name: rung.values(evaluation.metric) for rung in evaluation.rungs}
     entries = []
-    for one in slices(evaluation.rows, evaluation.references):
+    shown, left_out = slices(evaluation.rows, evaluation.references)
+    for one in shown:
         tuned, best = ([values[name][place] for place in one.rows] for name in (TUNED, evaluation.best))
         clusters = [evaluation.clusters[place] for place in one.rows] if evaluation.clusters else None
         found = stats.paired_difference(tuned, best, seed=evaluation.seed, clusters=clusters)
@@ -149,7 +160,8 @@ def _slices_json(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "interval": list(found.interval),
             }
         )
-    return entries
+    small = [{"by": one.by, "name": one.name, "n": len(one.rows)} for one in left_out]
+    return {"slices": entries, "slices_left_out": small}
 
 
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,11 @@ def _comparison(contents: Contents) -> str:
     verdict = str(result["verdict"] or "no verdict")
     rest = table.verdict_line(result).removeprefix(f"{verdict}: ")
     said = f'<p><span class="verdict {escape(verdict)}">{escape(verdict)}</span>{escape(rest)}</p>'
+    said += "".join(f"<p>{escape(line)}</p>" for line in table.majority_lines(result))
     heads, *rows = table.cells(result)
+    judged = next(at for at, rung in enumerate(result["rungs"]) if rung["name"] == "tuned")
     others = "".join(f"<p>{escape(line)}</p>" for line in table.other_lines(result))
-    shown = [_score_plot(result), _grid(heads, rows, "numbers"), *_classes(result), *_slices(result), others]
+    shown = [_score_plot(result), _grid(heads, rows, "numbers", judged), *_classes(result), *_slices(result), others]
     return _section("Did it help?", said, *shown)
 
 
@@ -71,10 +74,11 @@ def _classes(result: Mapping[str, Any]) -> list[str]:
 def _slices(result: Mapping[str, Any]) -> list[str]:
     """The rows in parts, where there are several."""
     heads, *rows = table.slice_cells(result)
-    if not rows:
-        return []
     said = "Parts of the rows: looked at after the fact, so these intervals are a hint and no verdict"
-    return [f"<details><summary>{said}</summary>{_grid(heads, rows, 'numbers equal')}</details>"]
+    small = f'<p class="soft">{escape(line)}</p>' if (line := table.slices_left_out(result)) else ""
+    if not rows:
+        return [small]
+    return [f"<details><summary>{said}</summary>{_grid(heads, rows, 'numbers')}{small}</details>"]
 
 
 def _score_plot(result: Mapping[str, Any]) -> str:
@@ -86,12 +90,16 @@ def _score_plot(result: Mapping[str, Any]) -> str:
             rung["score"],
             rung["interval"][0],
             rung["interval"][1],
-            table.shown_score(metric, rung["score"]),
         )
         for rung in result["rungs"]
     ]
     top = max(one.high for one in values) * 1.05 if metric == "nll" else 1.0
-    return plots.bars(f"{table.METRICS.get(metric, metric)} on held-out rows, by rung", values, top)
+    return plots.bars(
+        f"{table.METRICS.get(metric, metric)} on held-out rows, by rung",
+        values,
+        top,
+        partial(table.shown_score, metric),
+    )
 
 
 def _forgetting(contents: Contents) -> str:
@@ -104,7 +112,7 @@ def _forgetting(contents: Contents) -> str:
     kinds, *each = changes.kind_cells(found)
     cards = "".join(_changed(row) for row in found["most_changed"])
     shown = f"<details><summary>Answers that changed most</summary>{cards}</details>"
-    tables = _grid(heads, rows, "numbers equal") + _grid(kinds, each, "numbers equal")
+    tables = _grid(heads, rows, "numbers") + _grid(kinds, each, "numbers")
     return _section("What else changed?", f'<p class="soft">{said}</p>', notes, tables, shown)
 
 
@@ -118,19 +126,24 @@ def _strengths(contents: Contents) -> str:
     if not contents.evaluation or not points:
         return ""
     metric = str(contents.evaluation["metric"])
-    shown = {"score": table.METRICS.get(metric, metric), "kl": "nats a token from the base"}
+    # as the table under it has them
+    score, unit = table.METRICS.get(metric, metric), 1 if metric == "nll" else 100
+    shown = [
+        ("score", score if unit == 1 else f"{score}, %", unit, "one"),
+        ("kl", "nats a token from the base", 1, "two"),
+    ]
     drawn = "".join(
         f'<p class="soft">{escape(name)}</p>'
         + plots.curves(
             f"{name} by strength of the adapter",
-            [plots.Line("", style, tuple((one["strength"], one[key]) for one in points), marked=True)],
+            [plots.Line("", style, tuple((one["strength"], unit * one[key]) for one in points), marked=True)],
             x_name="strength",
             height=200,
         )
-        for (key, name), style in zip(shown.items(), ("one", "two"), strict=True)
+        for key, name, unit, style in shown
     )
     heads, *rows = changes.strength_cells(points, metric)
-    return _section("At other strengths", drawn, _grid(heads, rows, "numbers equal"))
+    return _section("At other strengths", drawn, _grid(heads, rows, "numbers"))
 
 
 def _tasks(contents: Contents) -> str:
@@ -139,7 +152,7 @@ def _tasks(contents: Contents) -> str:
         return ""
     notes = "".join(f"<p>⚠ exceeded: {escape(line)}</p>" for line in found["exceeded"])
     heads, *rows = changes.task_cells(found)
-    return _section("Tasks of lm-evaluation-harness", notes, _grid(heads, rows, "numbers equal"))
+    return _section("Tasks of lm-evaluation-harness", notes, _grid(heads, rows, "numbers"))
 
 
 def _training(contents: Contents) -> str:
@@ -240,9 +253,10 @@ def _plan(contents: Contents) -> str:
     return _section("How it was made", *parts)
 
 
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str = "") -> str:
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str = "", judged: int | None = None) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    body = "".join(f"<tr{' class=judged' if at == judged else ''}>{inner}</tr>" for at, inner in enumerate(cells))
     inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="wide"><table class="{style}">{inner}</table></div>'
 

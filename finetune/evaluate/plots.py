@@ -34,7 +34,6 @@ class Bar:
     value: float
     low: float
     high: float
-    shown: str
 
 
 def curves(title: str, lines: Sequence[Line], *, x_name: str, height: int = 260) -> str:
@@ -65,8 +64,8 @@ def curves(title: str, lines: Sequence[Line], *, x_name: str, height: int = 260)
     return _svg(title, said, height, parts)
 
 
-def bars(title: str, values: Sequence[Bar], top: float) -> str:
-    """Values side by side from 0 to `top`, each with its interval as a whisker."""
+def bars(title: str, values: Sequence[Bar], top: float, show: Callable[[float], str]) -> str:
+    """Values side by side from 0 to `top`, each with its interval as a whisker; `show` writes a value with its unit."""
     row, height = 46, 46 * len(values) + 34
     left = min(WIDEST_NAME, max(NARROWEST_NAME, 24 + 8 * max(len(one.name) for one in values)))
     right = _scale(0.0, top, left, WIDTH - RIGHT)
@@ -88,9 +87,9 @@ def bars(title: str, values: Sequence[Bar], top: float) -> str:
             f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 5}" y2="{middle + 5}"/>'
             for x in (low, high)
         ]
-        parts.append(_text(max(end, high) + 8, middle + 4, one.shown, "start", "value"))
+        parts.append(_text(max(end, high) + 8, middle + 4, show(one.value), "start", "value"))
     said = "; ".join(
-        f"{one.name}: {one.shown}, 95 % interval {number(one.low)} to {number(one.high)}" for one in values
+        f"{one.name}: {show(one.value)}, 95 % interval {show(one.low)} to {show(one.high)}" for one in values
     )
     return _svg(title, said, height, parts)
 

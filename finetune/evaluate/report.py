@@ -43,9 +43,11 @@ def markdown(contents: Contents) -> str:
     parts = [f"# {_plain(contents.name)}", _plain(contents.subtitle)]
     if contents.evaluation is not None:
         heads, *rows = table.cells(contents.evaluation)
-        parts += ["## Did it help?", _plain(table.verdict_line(contents.evaluation)), _grid(heads, rows)]
+        said = [table.verdict_line(contents.evaluation), *table.majority_lines(contents.evaluation)]
+        parts += ["## Did it help?", *map(_plain, said), _grid(heads, rows)]
         heads, *rows = table.slice_cells(contents.evaluation)
         parts += ["Parts of the rows, a hint and no verdict:", _grid(heads, rows)] if rows else []
+        parts += [_plain(line)] if (line := table.slices_left_out(contents.evaluation)) else []
         parts += map(_plain, table.other_lines(contents.evaluation))
         parts += _changes(contents.evaluation)
     if numbers := tiles(contents):

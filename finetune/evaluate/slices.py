@@ -24,19 +24,24 @@ class Slice:
     rows: tuple[int, ...]
 
 
-def slices(rows: Sequence[Row], references: Sequence[str]) -> list[Slice]:
-    """The rows by length of question and answer and by turns, as far as they differ in these."""
+def slices(rows: Sequence[Row], references: Sequence[str]) -> tuple[list[Slice], list[Slice]]:
+    """The rows by length of question and answer and by turns, as far as they differ in these.
+
+    Parts that are large enough, and those that are not or are left without another to compare with.
+    """
     chats = [row for row in rows if isinstance(row, Chat)]
     if len(chats) < len(rows):
-        return []
+        return [], []
     asked = [sum(len(message["content"]) for message in row.messages[:-1]) for row in chats]
     turns = [sum(message["role"] == "user" for message in row.messages) for row in chats]
     found = [*_thirds("question", asked), *_thirds("answer", [len(text) for text in references])]
     named = {"one": [count == 1 for count in turns], "several": [count > 1 for count in turns]}
     found += [Slice("questions in the row", name, _places(members)) for name, members in named.items()]
-    large = [one for one in found if len(one.rows) >= LEAST]
-    compared = {by for by, count in Counter(one.by for one in large).items() if count > 1}
-    return [one for one in large if one.by in compared]
+    several = Counter(one.by for one in found if one.rows)
+    parts = [one for one in found if one.rows and several[one.by] > 1]
+    large = Counter(one.by for one in parts if len(one.rows) >= LEAST)
+    shown = [one for one in parts if len(one.rows) >= LEAST and large[one.by] > 1]
+    return shown, [one for one in parts if one not in shown]
 
 
 def _thirds(by: str, sizes: Sequence[int]) -> list[Slice]:

@@ -19,6 +19,7 @@ METRICS = {
     "regex": "pattern right",
     "nll": "NLL per token",
 }
+LONGEST_QUOTE = 40  # characters of an answer in a sentence
 SHOWN_CONFUSIONS = 3  # classes that a class is taken for, in a table
 
 
@@ -32,7 +33,8 @@ def answer_table(result: Mapping[str, Any]) -> str:
     ]
     lines.insert(1, "-" * len(lines[0]))
     classes = [class_line(rung, result) for rung in result["rungs"] if "classes" in rung]
-    return "\n".join([*lines, "", verdict_line(result), *classes, *other_lines(result)])
+    said = [verdict_line(result), *majority_lines(result)]
+    return "\n".join([*lines, "", *said, *classes, *other_lines(result)])
 
 
 def cells(result: Mapping[str, Any]) -> list[list[str]]:
@@ -53,12 +55,25 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     found = f"{what} {_gap(against['difference'], result)} (95 % interval {low} to {high}, {p})"
     pair = f"{rung_name(judged, result)} against {_name(against['against'], result)}"
     line = f"{result['verdict']}: {pair}, {found}, on {rows} held-out rows{_among(result)}"
+    if (most := result.get("majority")) and most["verdict"] != "better":
+        line += f"; not shown to beat always answering {_quoted(most)}"
     if result["verdict"] != "inconclusive" or not result["underpowered"]:
         return line
     if against["detectable"] >= 1 and result["metric"] in METRICS:
         return f"{line}; underpowered: so few rows can show no difference at all"
     least = _gap(against["detectable"], result, sign="")
     return f"{line}; underpowered: so few rows show only differences over {least}"
+
+
+def majority_lines(result: Mapping[str, Any]) -> list[str]:
+    """What one answer to all rows would score, and how far the first target is from it; nothing where nobody knows."""
+    found = result.get("majority")
+    if not found:
+        return []
+    low, high = (_gap(bound, result).removesuffix(" points") for bound in found["interval"])
+    what = f"always answering {_quoted(found)}, the commonest training answer, scores"
+    gap = f"{judged_name(result)} {_gap(found['difference'], result)} (95 % interval {low} to {high})"
+    return [f"{what} {shown_score(result['metric'], found['score'])}: {gap}"]
 
 
 def slice_cells(result: Mapping[str, Any]) -> list[list[str]]:
@@ -72,6 +87,16 @@ def slice_cells(result: Mapping[str, Any]) -> list[list[str]]:
         rows.append([f"{one['by']}: {one['name']}", *scores, *difference, f"{one['n']:,}"])
     names = [_name(best, result), judged_name(result)] if rows else ["", ""]
     return [["", *names, "difference", "95 % interval", "rows"], *rows]
+
+
+def slices_left_out(result: Mapping[str, Any]) -> str:
+    """The parts of the rows that are not shown, in one line; nothing where all are."""
+    small = result.get("slices_left_out", ())
+    if not small:
+        return ""
+    parts = ", ".join(f"{one['by']} {one['name']} ({one['n']})" for one in small)
+    count = f"{len(small)} part{'s' * (len(small) > 1)} of the rows"
+    return f"Not shown, with too few rows or no other part to compare with: {count}, with their rows: {parts}"
 
 
 def other_lines(result: Mapping[str, Any]) -> list[str]:
@@ -121,6 +146,11 @@ def _corrected(result: Mapping[str, Any]) -> str:
     """What was done to the p-values; the intervals beside them stand as they are."""
     count = len(result["comparisons"])
     return f" corrected for {count} comparisons" if count > 1 else ""
+
+
+def _quoted(found: Mapping[str, Any]) -> str:
+    text = " ".join(found["answer"].split())
+    return f"“{text if len(text) <= LONGEST_QUOTE else f'{text[:LONGEST_QUOTE]} …'}”"
 
 
 def _among(result: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from finetune.data.encode import Encoder
 from finetune.data.examine.languages import language
 from finetune.errors import GateRefused, RunFailed, UserError
 from finetune.evaluate.beyond import NEUTRAL, Beyond, check_gates
+from finetune.evaluate.changes import forgetting_cells, forgetting_lines
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.forgetting import HELD, check_limits, compare, exceeded, portions, refuses, row_of, summary
 from finetune.evaluate.kept import Kept
@@ -173,7 +174,7 @@ def test_each_measure_says_what_its_name_promises() -> None:
     assert of["kl"]["change"] == pytest.approx(0.1)
     assert of["nll"]["change"] == pytest.approx(1 / 6)
     assert of["length"]["change"] == pytest.approx(5 / 10)
-    assert (of["length"]["base"], of["length"]["tuned"]) == (9, 4)
+    assert (of["length"]["base"], of["length"]["tuned"]) == (pytest.approx(10), pytest.approx(5))
     assert (of["language"]["base"], of["language"]["tuned"], of["language"]["n"]) == (1.0, 0.5, 2)
     assert (of["refused"]["base"], of["refused"]["tuned"], of["refused"]["n"]) == (0.0, 0.25, 4)
     assert (of["refused_unsafe"]["base"], of["refused_unsafe"]["tuned"], of["refused_unsafe"]["n"]) == (1.0, 0.5, 2)
@@ -181,6 +182,20 @@ def test_each_measure_says_what_its_name_promises() -> None:
     assert of["unchanged"]["change"] == pytest.approx(3 / 6)
     for one in of.values():
         assert one["interval"][0] <= one["change"] <= one["interval"][1]
+
+
+def test_the_factor_of_lengths_is_that_of_the_lengths_beside_it() -> None:
+    counts = [(0, 3), (64, 20), (7, 7), (3, 40)]  # whose means are as 18.5 to 17.5
+    found = summary([row(tokens=one) for one in counts], seed=1)
+    length = next(one for one in found["measures"] if one["name"] == "length")
+    assert length["change"] == pytest.approx(length["tuned"] / length["base"])
+    assert length["base"] == pytest.approx((1 * 65 * 8 * 4) ** (1 / 4))
+    _, *cells = forgetting_cells(found)
+    name, base, tuned, change, *_ = next(row for row in cells if "tokens" in row[0])
+    assert "typical" in name
+    assert float(tuned) / float(base) == pytest.approx(float(change.removeprefix("× ")), abs=0.01)
+    (line,) = (line for line in forgetting_lines({**found, "exceeded": []}) if "typical" in line)
+    assert f"{base} → {tuned} tokens, {change} (" in line
 
 
 def test_the_prompts_that_changed_most_come_first_and_each_kind_is_summed() -> None:

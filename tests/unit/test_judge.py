@@ -13,9 +13,10 @@ from finetune.evaluate import stats
 from finetune.evaluate.engines import Said
 from finetune.evaluate.generate import Likelihood
 from finetune.evaluate.ladder import Evaluation, Rung, answer_rows, as_json, judge
+from finetune.evaluate.majority import commonest
 from finetune.evaluate.page import _classes
 from finetune.evaluate.score import SCORERS
-from finetune.evaluate.table import answer_table, class_cells
+from finetune.evaluate.table import answer_table, class_cells, verdict_line
 
 LABELS = ["spam", "ham", "news"] * 20
 
@@ -102,6 +103,50 @@ def test_the_table_and_the_page_show_the_classes() -> None:
     assert heads == ["class", "rows", "precision", "recall", "F1", "taken for"]
     assert spam == ["spam", "20", "100.0 %", "60.0 %", "75.0 %", "no class 8"]
     assert ["<td>no class 8</td>" in part for part in _classes(result)] == [False, True]
+
+
+def with_majority(tuned: Sequence[str], training: Sequence[str]) -> dict[str, Any]:
+    found = judged(["?"] * 60, tuned, LABELS)
+    return as_json(replace(found, majority=commonest(training, LABELS, SCORERS["choice"])))
+
+
+def test_always_giving_the_commonest_training_answer_is_scored_beside_the_ladder() -> None:
+    result = with_majority(TUNED, ["ham", "Spam ", "Spam", "spam", "news", "ham"])
+    most = result["majority"]
+    assert (most["answer"], most["share"], most["score"]) == ("Spam", 3 / 6, 20 / 60)
+    scores = [
+        [float(said == label) for said, label in zip(side, LABELS, strict=True)] for side in (TUNED, ["spam"] * 60)
+    ]
+    expected = stats.paired_difference(*scores, seed=1)
+    assert (most["difference"], most["interval"], most["p"]) == (36 / 60 - 20 / 60, list(expected.interval), expected.p)
+    assert most["verdict"] == result["verdict"] == "better"
+    assert [one["against"] for one in result["comparisons"]] == ["base"]  # it is no rung, and corrects no p
+    assert "always answering “Spam”, the commonest training answer, scores 33.3 %: tuned +26.7 points" in (
+        answer_table(result)
+    )
+    assert "beat" not in verdict_line(result)
+
+
+def test_a_verdict_says_so_when_one_answer_to_all_rows_would_do_as_well() -> None:
+    result = with_majority(["ham"] * 60, ["ham", "ham", "spam"])
+    assert (result["verdict"], result["majority"]["verdict"]) == ("better", "inconclusive")
+    assert verdict_line(result).endswith("; not shown to beat always answering “ham”")
+
+
+@pytest.mark.parametrize(
+    ("training", "references", "expected"),
+    [
+        ([], ["a"] * 4, None),
+        (["a"], ["a", "b", "c", "a"], None),  # references that hardly come again
+        (["b", "a"], ["a"] * 4, "b"),  # of equals the first
+        (["{}", "{}"], ["{}", "[]"] * 2, "{}"),
+    ],
+)
+def test_one_answer_is_scored_where_references_come_again(
+    training: list[str], references: list[str], expected: str | None
+) -> None:
+    found = commonest(training, references, SCORERS["exact"])
+    assert (found.answer if found else None) == expected
 
 
 def test_references_that_are_no_classes_have_no_table() -> None:

@@ -139,6 +139,12 @@ def test_what_an_answer_took_stands_beside_its_score(evaluation: Evaluation, spe
     assert rungs[0]["prompt_tokens"] < rungs[1]["prompt_tokens"]
 
 
+def test_the_one_answer_of_all_training_rows_is_as_good_where_all_rows_have_it(evaluation: Evaluation) -> None:
+    most = as_json(evaluation)["majority"]
+    assert (most["answer"], most["share"], most["score"], most["difference"]) == (ANSWER, 1.0, 1.0, 0.0)
+    assert most["verdict"] == "inconclusive"
+
+
 def test_the_same_seed_gives_the_same_evaluation(
     evaluation: Evaluation, open_model: Callable[[], Any], adapter: Path, speech: Speech, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -23,7 +24,7 @@ from finetune.evaluate.generate import Likelihood
 from finetune.evaluate.ladder import NLL, Evaluation, Rung, answer_rows, as_json, judge
 from finetune.evaluate.page import telling
 from finetune.evaluate.report import write_report, write_results
-from finetune.evaluate.table import answer_table, slice_cells, verdict_line
+from finetune.evaluate.table import answer_table, slice_cells, slices_left_out, verdict_line
 
 HOSTILE = '<script>alert("x")</script> & | <img src=x onerror=y>'
 
@@ -216,11 +217,46 @@ def test_plots_are_sound_and_have_titles(tmp_path: Path) -> None:
         assert all(child.text for child in list(root)[:2])
 
 
+def test_the_judged_rung_is_marked_wherever_it_stands(tmp_path: Path) -> None:
+    run, stored = write_run(tmp_path, "answers.jsonl"), json.loads(FILES["eval.json"])
+    other = {**stored["rungs"][0], "name": "twin", "of": "twin"}
+    (run / "eval.json").write_text(json.dumps({**stored, "rungs": [*stored["rungs"], other]}), encoding="utf-8")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert re.findall(r"<tr class=judged><td>(.*?)</td>", html) == ["tuned"]
+
+
 def test_long_names_of_bars_have_room() -> None:
-    one = plots.Bar("base + prompt + 3 examples", "three", 0.5, 0.4, 0.6, "50 %")
-    drawn = plots.bars("scores", [one], 1.0)
+    one = plots.Bar("base + prompt + 3 examples", "three", 0.5, 0.4, 0.6)
+    drawn = plots.bars("scores", [one], 1.0, str)
     end = float(next(line for line in drawn.split("<text")[1:] if one.name in line).split('x="')[1].split('"')[0])
     assert end - 7.5 * len(one.name) > 0
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("exact", " %"), ("nll", "")])
+def test_what_a_plot_says_has_the_unit_of_the_picture(tmp_path: Path, metric: str, unit: str) -> None:
+    stored = json.loads(FILES["eval.json"])
+    for rung in stored["rungs"]:
+        rung |= {"score": 0.5, "interval": [0.375, 0.625]}
+    run = write_run(tmp_path)
+    (run / "eval.json").write_text(json.dumps({**stored, "metric": metric}), encoding="utf-8")
+    (run / "answers.jsonl").unlink()
+    drawing = write_report(run).read_text(encoding="utf-8").partition("<svg")[2].partition("</svg>")[0]
+    said = drawing.partition("<desc>")[2].partition("</desc>")[0]
+    expected = ["50.0 %", "37.5 %", "62.5 %"] if unit else ["0.500", "0.375", "0.625"]
+    assert re.findall(r"\d+\.\d+(?: %)?", said) == expected * 3
+    written = re.findall(r">([^<>]+)</text>", drawing)
+    assert written.count(expected[0]) >= 3
+    assert all(text.endswith(unit) for text in written if text[0].isdigit())
+
+
+@pytest.mark.parametrize(("metric", "drawn"), [("exact", "from 50 to 75"), ("nll", "from 0.5 to 0.75")])
+def test_the_plot_of_strengths_has_the_unit_of_its_table(tmp_path: Path, metric: str, drawn: str) -> None:
+    run, stored = write_run(tmp_path, "answers.jsonl"), json.loads(FILES["eval.json"])
+    found = {"score_interval": [0.1, 0.9], "kl": 0.25, "kl_interval": [0.2, 0.3]}
+    points = [{"strength": strength, "score": 0.5 + strength / 4, **found} for strength in (0.0, 1.0)]
+    (run / "eval.json").write_text(json.dumps({**stored, "metric": metric, "strengths": points}), encoding="utf-8")
+    plot = write_report(run).read_text(encoding="utf-8").partition("At other strengths")[2].partition("</svg>")[0]
+    assert drawn in plot
 
 
 def test_curves_go_through_their_points() -> None:
@@ -319,6 +355,38 @@ def test_parts_of_the_rows_are_compared_like_the_whole() -> None:
     assert not [one for one in result["slices"] if one["by"] == "questions in the row"]  # all rows have one
     _, *rows = slice_cells(result)
     assert [row[0] for row in rows][:3] == ["question: short", "question: middle", "question: long"]
+    assert result["slices_left_out"] == []
+    assert slices_left_out(result) == ""
+
+
+def test_parts_that_are_too_small_to_be_shown_are_counted(tmp_path: Path) -> None:
+    found = evaluation(rows=60)
+    lengths = [1 + place % 3 * 9 for place in range(60)]  # of the questions
+    turns = [2 if place < 7 else 1 for place in range(60)]  # too few rows have several
+    rows = [
+        Chat((*[say("user", "x" * length), say("assistant", "yes")] * count,))
+        for length, count in zip(lengths, turns, strict=True)
+    ]
+    result = as_json(replace(found, rows=tuple(rows)))
+    assert {one["by"] for one in result["slices"]} == {"question"}
+    assert result["slices_left_out"] == [
+        {"by": "questions in the row", "name": "one", "n": 53},
+        {"by": "questions in the row", "name": "several", "n": 7},
+    ]
+    said = "2 parts of the rows, with their rows: questions in the row one (53), questions in the row several (7)"
+    assert said in slices_left_out(result)
+    run = write_run(tmp_path)
+    artefact = json.loads(FILES["eval.json"])["artefact"]
+    (run / "eval.json").write_text(json.dumps({**result, "artefact": artefact}), encoding="utf-8")
+    assert said in shown(run).text
+    assert said in (run / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_few_rows_have_no_parts_and_that_is_said() -> None:
+    rows = tuple(Chat((say("user", "x" * (1 + place)), say("assistant", "yes"))) for place in range(9))
+    result = as_json(replace(evaluation(rows=9), rows=rows))
+    assert result["slices"] == []
+    assert [one["n"] for one in result["slices_left_out"]] == [3, 3, 3]
 
 
 def test_the_table_names_rungs_scores_and_verdict() -> None:

@@ -82,7 +82,7 @@ def look_at_base(situation: Situation, model: ModelFacts, machine: Machine, argu
     found = find(compose(words), situation.rows, model, machine)
     hours = _hours(model, found.tokens, machine)
     is_adapter, fits = model.adapter is not None, fits_of(found.config, found.facts)
-    return Base(model.name, model.parameters, machine.device, said(machine), is_adapter, fits, hours), found
+    return Base(model.name, model.parameters, said(machine), is_adapter, fits, hours), found
 
 
 def fits_of(config: RunConfig, facts: Facts) -> tuple[Fit, ...]:

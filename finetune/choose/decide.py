@@ -117,7 +117,7 @@ def _with_figures(text: str, situation: Situation) -> str:
     low, high = (f"{end:.1%}" for end in best.interval)
     capped = evidence.held_out > evidence.rows
     return text.format(
-        rung=said_rung(best),
+        rung=f"the best rung, {said_rung(best)},",
         score=f"{best.score:.1%}",
         low=low,
         high=high,

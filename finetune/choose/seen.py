@@ -20,7 +20,7 @@ from finetune.data.faults import FaultLog
 from finetune.data.formats import BadRow, Values
 from finetune.data.load import check_columns, check_hub
 from finetune.data.read import Record, Source, find_sources, read
-from finetune.data.rows import SHAPES, Chat, answer, compared
+from finetune.data.rows import SHAPES, answer, compared
 from finetune.errors import UserError, listed
 
 MOST_ROWS, MOST_CHARACTERS = 2000, 8_000_000  # of one file that are looked at
@@ -43,7 +43,6 @@ class Looked:
     characters: int = 0
     longest: int = 0
     size: int = 0  # bytes of the rows, roughly as they are stored
-    calls: int = 0
     refused: int = 0
     layout: str = ""
     unread: int = 0  # further rows, counted but not looked at
@@ -70,11 +69,9 @@ def _source(source: Source, data: DataConfig) -> Rows:
         kind=found.most_common(1)[0][0],
         count=total,
         exact=all(seen.whole for seen in looked),
-        looked=rows,
         characters=round(mean * total),
         longest=max(seen.longest for seen in looked),
         refused=sum(seen.refused for seen in looked),
-        calls=any(seen.calls for seen in looked),
         layout=looked[0].layout,
     )
 
@@ -153,8 +150,6 @@ def _convert(seen: Looked, values: Values, layout: str | None, characters: int) 
         seen.refused += 1
         return characters
     seen.refused += any(True for _ in check(row))
-    if isinstance(row, Chat):
-        seen.calls += any(message.get("tool_calls") for message in row.messages)
     return len(compared(row)) or len(answer(row))
 
 

@@ -44,11 +44,9 @@ class Rows:
     kind: str
     count: int
     exact: bool = True  # counted, and not estimated from the size of the file
-    looked: int = 0  # rows that were looked at
     characters: int = 0  # of all rows, by those that were looked at
     longest: int = 0  # characters of the longest row that was looked at
     refused: int = 0  # of those that were looked at
-    calls: bool = False  # answers call tools
     layout: str = ""
 
 
@@ -76,7 +74,6 @@ class Base:
 
     name: str
     parameters: int
-    device: str  # cuda, mps or cpu
     said: str  # the devices in words
     adapter: bool = False  # the name holds an adapter already
     fits: tuple[Fit, ...] = ()

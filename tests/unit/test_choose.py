@@ -36,7 +36,7 @@ def rows(kind: str = "chat", count: int = 1000, **more: Any) -> tuple[Rows, ...]
 
 
 def base(*fits: Fit, hours: float | None = 2.0) -> Base:
-    return Base("some/model", 8_000_000_000, "cuda", "a GPU of 24 GB", False, fits, hours)
+    return Base("some/model", 8_000_000_000, "a GPU of 24 GB", False, fits, hours)
 
 
 def scored(*scores: tuple[float, float, float], n: int = 200) -> Evidence:
@@ -92,7 +92,7 @@ CASES = (
     Case("facts that change by the minute",
          S(gap="knowledge", changes="live", rows=rows()), "live", "calls", ("sft",)),
     Case("tools that are called badly",
-         S(gap="both", changes="live", tried=("prompt", "few_shot", "tools"), rows=rows(calls=True)), TUNE,
+         S(gap="both", changes="live", tried=("prompt", "few_shot", "tools"), rows=rows()), TUNE,
          "calls", ("sft",)),
     Case("a corpus of plain text", S(rows=rows("text", 40), tokens=Tokens(5 * 10**6)), TUNE, "corpus", ("sft",)),
     Case("a corpus, and retrieval falls short",
@@ -345,7 +345,7 @@ def test_after_measuring_the_reasons_name_what_was_measured() -> None:
     few = scored((0.2, 0.15, 0.26), (0.4, 0.33, 0.47))
     for target, said in ((0.8, "reaches 40.0%, and 80% is wanted"), (None, "reaches 40.0%: there is room above")):
         advice = decide(S(rows=rows(), target=target, evidence=few))
-        assert advice.reasons[1] == f"no cheap rung is enough: with 3 examples in the prompt {said}"
+        assert advice.reasons[1] == f"no cheap rung is enough: the best rung, with 3 examples in the prompt, {said}"
     enough = decide(S(rows=rows(), target=0.8, evidence=scored((0.9, 0.85, 0.94))))
     assert "lower end of its interval, 85.0%, reaches the target of 80%" in enough.reasons[1]
     for advice in (enough, decide(S(rows=rows(), evidence=scored((0.99, 0.96, 1.0))))):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from finetune.adapter import trainable_parameters
+from finetune.adapter import as_continued, trainable_parameters
+from finetune.choose.commands import STAND_IN, Given, first_run
 from finetune.choose.settings import ChooseSettings
-from finetune.choose.situation import Base, Fit, Rows
+from finetune.choose.situation import Base, Fit, Situation, Tokens
+from finetune.choose.tokens import Basis, counted, guessed
 from finetune.choose.tunings import EPOCHS, FULL, LORA, QLORA, SHARDED
-from finetune.config import FullTuning, LoraTuning, QloraTuning, TrainingConfig, TuningConfig
+from finetune.compose import compose
+from finetune.config import FsdpParallel, FullTuning, LoraTuning, QloraTuning, RunConfig, TuningConfig
 from finetune.errors import UserError
 from finetune.machine import Machine, look
 from finetune.model_files import ModelFacts, check_quantization, inspect_model
 from finetune.model_files.hub import is_hub_id
-from finetune.plan.facts import longest_possible
-from finetune.plan.memory import estimate
-from finetune.plan.table import USABLE_MEMORY, best_optimizer, best_precision
+from finetune.plan.facts import Facts
+from finetune.plan.table import USABLE_MEMORY, resolve
 
-LENGTH = 1024  # tokens of a row, where none are shown
 # Presets that are proposed where no base is named: the least memory of a device, and the preset for it.
 PROPOSED = ((16, "qwen3-4b"), (8, "qwen3-1.7b"), (0, "qwen3-0.6b"))
 WITHOUT_GPU = "smollm2-135m"
@@ -58,8 +58,8 @@ def proposed(machine: Machine) -> str:
     return next(name for least, name in PROPOSED if machine.device_memory >= least * 2**30)
 
 
-def look_at_base(settings: ChooseSettings, rows: Sequence[Rows], machine: Machine) -> tuple[Base, str]:
-    """The base that is named, and why it could not be looked at; that is empty when it could."""
+def inspect_base(settings: ChooseSettings) -> tuple[ModelFacts | None, str]:
+    """The base that is named, or why it could not be looked at."""
     model = settings.model
     try:
         facts = inspect_model(model.name, model.revision, model.trust_remote_code)
@@ -67,65 +67,63 @@ def look_at_base(settings: ChooseSettings, rows: Sequence[Rows], machine: Machin
         # What is on the hub may be out of reach, and advice can be given without it.
         if not is_hub_id(model.name) or error.total > 1:
             raise
-        return Base(model.name, 0, machine.device, said(machine)), str(error.faults[0])
+        return None, str(error.faults[0])
     if faults := check_quantization(facts, "lora"):
         raise UserError(faults)
-    length = settings.data.max_length or max((one.longest for one in rows), default=0) or LENGTH
-    fits = fits_of(facts, machine, min(length, longest_possible(facts)))
-    is_adapter = facts.adapter is not None
-    base = Base(
-        model.name, facts.parameters, machine.device, said(machine), is_adapter, fits, _hours(facts, rows, machine)
-    )
-    return base, ""
+    return facts, ""
 
 
-def fits_of(facts: ModelFacts, machine: Machine, longest: int) -> tuple[Fit, ...]:
+def look_at_base(situation: Situation, model: ModelFacts, machine: Machine, arguments: Given) -> tuple[Base, Basis]:
+    """What of the base fits, by the plan of the first run that can be trained; by a guess where there is none."""
+    shown = first_run(situation) if any(one.given for one in situation.rows) else ()
+    start = ["tuning.start=continue"] if model.adapter is not None else []
+    words = [*arguments.model, *(shown or [f"data.train={STAND_IN}"]), *arguments.data, *arguments.others, *start]
+    find = counted if shown else guessed
+    found = find(compose(words), situation.rows, model, machine)
+    hours = _hours(model, found.tokens, machine)
+    is_adapter, fits = model.adapter is not None, fits_of(found.config, found.facts)
+    return Base(model.name, model.parameters, said(machine), is_adapter, fits, hours), found
+
+
+def fits_of(config: RunConfig, facts: Facts) -> tuple[Fit, ...]:
     """Every tuning that fits into memory; without it a smaller batch is tried first."""
-    one: list[tuple[str, TuningConfig]] = [(LORA, LoraTuning())]
+    machine, start = facts.machine, config.tuning.start
+    one: list[tuple[str, TuningConfig]] = [(LORA, LoraTuning(start=start))]
     if machine.device != "mps":
-        one.append((QLORA, QloraTuning()))
-    if facts.adapter is None:
+        one.append((QLORA, QloraTuning(start=start)))
+    if facts.model.adapter is None:
         one.append((FULL, FullTuning()))
-    fits = [_fit(name, tuning, facts, machine, longest) for name, tuning in one]
+    fits = [_fit(name, replace(config, tuning=tuning), facts) for name, tuning in one]
     if machine.device == "cuda" and machine.devices > 1:
-        fits.append(_fit(SHARDED, LoraTuning(), facts, machine, longest))
+        launch = replace(config.launch, processes=machine.devices)
+        shared = replace(config, tuning=LoraTuning(start=start), launch=launch, parallel=FsdpParallel())
+        fits.append(_fit(SHARDED, shared, facts))
     return tuple(fit for fit in fits if fit is not None)
 
 
-def _fit(name: str, tuning: TuningConfig, facts: ModelFacts, machine: Machine, longest: int) -> Fit | None:
-    batch, shared = TrainingConfig().batch_size, name == SHARDED
+def _fit(name: str, config: RunConfig, facts: Facts) -> Fit | None:
+    trainable = trainable_parameters(facts.model, as_continued(config.tuning, facts.model), facts.new_rows)
+    batch = config.training.batch_size
     while batch:
-        for checkpointing in (False, True):
-            needed = estimate(
-                facts,
-                tuning=tuning,
-                trainable=trainable_parameters(facts, tuning),
-                precision=best_precision(machine)[0],
-                micro_batch=batch,
-                longest=longest,
-                gradient_checkpointing=checkpointing,
-                optimizer=best_optimizer(machine)[0],
-                parallel="fsdp" if shared else "ddp",
-                processes=machine.devices if shared else 1,
-            ).total
-            if needed <= machine.device_memory * USABLE_MEMORY:
-                return Fit(name, _settings(batch, machine.devices if shared else 1), needed / 2**30)
+        training = replace(config.training, batch_size=batch)
+        needed = resolve(replace(config, training=training), facts, trainable)[2].total
+        if needed <= facts.machine.device_memory * USABLE_MEMORY:
+            return Fit(name, _settings(config, batch), needed / 2**30)
         batch //= 2
     return None
 
 
-def _settings(batch: int, processes: int) -> tuple[str, ...]:
-    usual, found = TrainingConfig().batch_size, list[str]()
+def _settings(config: RunConfig, batch: int) -> tuple[str, ...]:
+    usual, found = config.training.batch_size, list[str]()
     if batch < usual:
         found += [f"training.batch_size={batch}", f"training.accumulation={usual // batch}"]
-    if processes > 1:
-        found += [f"launch.processes={processes}", "parallel=fsdp"]
+    if config.launch.processes > 1:
+        found += [f"launch.processes={config.launch.processes}", "parallel=fsdp"]
     return tuple(found)
 
 
-def _hours(facts: ModelFacts, rows: Sequence[Rows], machine: Machine) -> float | None:
-    tokens = sum(one.tokens for one in rows)
-    if not tokens:
+def _hours(facts: ModelFacts, tokens: Tokens, machine: Machine) -> float | None:
+    if not tokens.total:
         return None
     speed = SPEED_BF16 if machine.bf16 else SPEED[machine.device] * (machine.cores if machine.device == "cpu" else 1)
-    return OPERATIONS * facts.parameters * tokens * EPOCHS / speed / 3600
+    return OPERATIONS * facts.parameters * tokens.total * EPOCHS / speed / 3600

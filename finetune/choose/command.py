@@ -10,7 +10,7 @@ from typing import Any
 from finetune.choose import known
 from finetune.choose import situation as kinds
 from finetune.choose.asking import ask, can_ask
-from finetune.choose.base import devices, look_at_base, proposed, said
+from finetune.choose.base import devices, inspect_base, look_at_base, proposed, said
 from finetune.choose.commands import STAND_IN, given, next_commands, train_argument
 from finetune.choose.decide import decide
 from finetune.choose.known import Known, Question
@@ -18,8 +18,9 @@ from finetune.choose.needs import NEEDS
 from finetune.choose.paths import path_of
 from finetune.choose.seen import look_at_rows
 from finetune.choose.settings import ChooseSettings, read_settings
-from finetune.choose.situation import CHAT, Base, Evidence, Rows, Situation
+from finetune.choose.situation import CHAT, Evidence, Rows, Situation
 from finetune.choose.text import Answer, as_json, lines
+from finetune.choose.tokens import guess
 from finetune.errors import UserError
 
 Ask = Callable[[Question], Any]
@@ -36,20 +37,25 @@ def choose(arguments: Sequence[str], ask: Ask | None) -> Answer:
     """The advice for what the arguments say and show; open questions go to `ask`, where somebody answers."""
     settings, passed = read_settings(arguments)
     rows = look_at_rows(settings.data) if settings.has_rows else ()
-    machine = devices(settings)
-    base, unseen = look_at_base(settings, rows, machine) if settings.has_model else (None, "")
-    facts = _facts(settings, rows, ask)
-    preset = proposed(machine)
-    arguments_given = given(passed, preset)
-    evidence = _evidence(settings, rows, base, arguments_given.run)
-    situation = _situation(settings, facts, rows, base, evidence)
+    model, unseen = inspect_base(settings) if settings.has_model else (None, "")
+    facts, machine = _facts(settings, rows, ask), devices(settings)
+    usable = given(passed, proposed(machine))
+    situation, refused = _situation(settings, facts, rows), ""
+    if model is not None:
+        base, basis = look_at_base(situation, model, machine, usable)
+        situation, refused = replace(situation, base=base, tokens=basis.tokens), basis.refused
+    if (evidence := _evidence(settings, situation, usable.run)) is not None:
+        facts["tried"] = known.measured(facts["tried"], evidence)
+        situation = replace(situation, evidence=evidence, tried=facts["tried"].value)
     advice = decide(situation)
+    commands = next_commands(advice, situation, usable)
     remarks = [f"the base was not looked at, so what fits is not known: {unseen}"] if unseen else []
-    if base is None:
-        remarks.append(f"model={preset}, for {said(machine)}; with a model named, what fits is looked at too")
-    if situation.rows and not rows:
+    remarks += [f"`finetune plan` would refuse this run: {refused}"] if refused else []
+    if not settings.has_model:
+        named = "with a model named, what fits is looked at, and tokens are counted"
+        remarks.append(f"{usable.model[0]}, for {said(machine)}; {named}")
+    if not rows and any(f"data.train={STAND_IN}" in one.words for one in commands):
         remarks.append(f"{STAND_IN} stands for the rows")
-    commands = next_commands(advice, situation, arguments_given)
     return Answer(advice, situation, tuple(facts.values()), tuple(commands), tuple(remarks))
 
 
@@ -59,9 +65,10 @@ def _facts(settings: ChooseSettings, rows: Sequence[Rows], ask: Ask | None) -> K
     return known.complete({**shown, **told}, ask)
 
 
-def _evidence(settings: ChooseSettings, rows: Sequence[Rows], base: Base | None, run: Sequence[str]) -> Evidence | None:
+def _evidence(settings: ChooseSettings, situation: Situation, run: Sequence[str]) -> Evidence | None:
     if not settings.choose.measure:
         return None
+    rows, base = situation.rows, situation.base
     other = next((one for one in rows if one.kind != CHAT), None)
     if other is not None:
         what = f"{other.given} holds {kinds.KINDS[other.kind]}, and only answers to questions can be measured"
@@ -72,23 +79,12 @@ def _evidence(settings: ChooseSettings, rows: Sequence[Rows], base: Base | None,
     return measure([train_argument(rows), *run, *start])
 
 
-def _situation(
-    settings: ChooseSettings, facts: Known, rows: Sequence[Rows], base: Base | None, evidence: Evidence | None
-) -> Situation:
+def _situation(settings: ChooseSettings, facts: Known, rows: Sequence[Rows]) -> Situation:
+    """What the rows show and what is known besides, before the base is looked at."""
     values = {name: fact.value for name, fact in facts.items()}
-    count = values.pop("rows")
-    if evidence is not None:
-        rungs = {rung.rung for rung in evidence.rungs}
-        measured = {now for now, rung in ((kinds.PROMPT, "prompted"), (kinds.FEW_SHOT, "few_shot")) if rung in rungs}
-        values["tried"] = tuple(one for one in kinds.TRIED if one in {*values["tried"], *measured})
-    situation = Situation(
-        **values,
-        hours=settings.choose.hours,
-        target=settings.choose.target,
-        rows=tuple(rows),
-        base=base,
-        evidence=evidence,
-    )
+    count, tokens = values.pop("rows"), guess(rows, settings.data)
+    choose = settings.choose
+    situation = Situation(**values, hours=choose.hours, target=choose.target, rows=tuple(rows), tokens=tokens)
     return situation if rows or not count else _with_rows(situation, count)
 
 

@@ -7,26 +7,37 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from finetune.choose.needs import NEEDS
+from finetune.choose.paths import path_of
 from finetune.choose.situation import (
     BETTER_WORSE,
     CHAT,
     FEW_SHOT,
     GROUNDED,
+    NEVER,
     PROMPT,
     PROMPTS,
     ROWS,
     TEXT,
+    TRIED,
+    TUNING,
     Advice,
     Rows,
     Situation,
-    Stage,
 )
+from finetune.methods import METHODS
 
 SYNTH_ROWS = "synth/rows.jsonl"
-STAND_IN = "my.jsonl"  # for rows that were only counted by word
+STAND_IN = "my.jsonl"  # for rows that are not shown
+EXAMPLES = "examples.jsonl"  # for rows that are to be made of those that are shown
 LEARNED = (CHAT, TEXT)  # kinds of rows that are there to be learned as they are
 # Settings that `finetune data check` takes too, beside the files.
 OF_ROWS = ("data.columns", "data.layout", "data.split", "data.revision", "data.limit")
+# Settings of an advice that the next one does not take: its rows are shown, and it is asked for measuring by a flag.
+COUNTED_OR_DONE = ("choose.rows=", "choose.measure=")
+LARGE_GPU = 80  # gigabytes, where nothing smaller does
+NO_ROWS = "no_rows"
+DONE = ("enough", "no_room")  # stops after which nothing is left to do
+LOOKS = ("data", "demo")  # commands that bring nobody nearer to a decision
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,12 @@ class Given:
     model: tuple[str, ...]
     data: tuple[str, ...]  # but the training rows
     others: tuple[str, ...]  # settings of the evaluation
+    said: tuple[str, ...]  # of the problem, for the next advice
     proposed: str  # the preset of a base for the devices
 
     @property
     def run(self) -> tuple[str, ...]:
-        """All of them."""
+        """All that a run takes."""
         return (*self.model, *self.data, *self.others)
 
 
@@ -63,11 +75,12 @@ def given(passed: Sequence[str], proposed: str) -> Given:
     named = any(one.startswith(("model=", "model.name=")) for one in model)
     data = tuple(one for one in passed if one.startswith("data."))
     others = tuple(one for one in passed if one.startswith("evaluate."))
-    return Given(model if named else (f"model={proposed}", *model), data, others, proposed)
+    said = tuple(one for one in passed if one.startswith("choose.") and not one.startswith(COUNTED_OR_DONE))
+    return Given(model if named else (f"model={proposed}", *model), data, others, said, proposed)
 
 
 def next_commands(advice: Advice, situation: Situation, arguments: Given) -> list[Command]:
-    """What to type next; nothing for which there is no command yet."""
+    """What to type next: the last that there always is asks again, for when what is advised was done."""
     situation = replace(situation, rows=tuple(replace(one, given=one.given or STAND_IN) for one in situation.rows))
     found = [*_checking(situation, arguments), *_measuring(advice, situation, arguments)]
     if advice.rung == ROWS:
@@ -75,8 +88,20 @@ def next_commands(advice: Advice, situation: Situation, arguments: Given) -> lis
     elif advice.tunes and advice.tuning is not None:
         found += _training(advice, situation, arguments)
     elif advice.tunes:
-        found += _smaller(situation, arguments)
+        found.append(_smaller(situation, arguments))
+    if advice.stop == NO_ROWS:
+        found.append(Command(("finetune", "demo"), "a whole run, with rows and a model that are there already"))
+    if advice.stop not in DONE and all(command.words[1] in LOOKS for command in found):
+        found.append(_again(advice, situation, arguments))
     return found
+
+
+def first_run(situation: Situation) -> tuple[str, ...]:
+    """Method and rows of the first run that can be trained in a situation; nothing where there is none."""
+    for method in path_of(situation).stages:
+        if method in METHODS and (rows := _rows(method, situation)):
+            return (*_method(method, situation), *rows)
+    return _until(situation)
 
 
 def _checking(situation: Situation, arguments: Given) -> Iterator[Command]:
@@ -90,7 +115,7 @@ def _measuring(advice: Advice, situation: Situation, arguments: Given) -> Iterat
     """Whether a cheap rung is good enough: measured before anything is tuned."""
     rows = [one for one in situation.rows if one.kind == CHAT]
     if situation.evidence is None and rows and (advice.tunes or advice.rung in (PROMPT, FEW_SHOT)):
-        words = ("finetune", "choose", train_argument(rows), *arguments.run, "--measure")
+        words = ("finetune", "choose", train_argument(rows), *arguments.run, *arguments.said, "--measure")
         yield Command(words, "what the base does alone, and with examples in its prompt")
 
 
@@ -106,12 +131,45 @@ def _writing(advice: Advice, situation: Situation) -> Iterator[Command]:
     yield Command(words, f"writes {SYNTH_ROWS}; choose again with these rows")
 
 
-def _smaller(situation: Situation, arguments: Given) -> Iterator[Command]:
-    """The same question for a base that suits the devices, where the one that was named does not."""
-    model = f"model={arguments.proposed}"
-    if situation.rows and model not in arguments.model:
-        words = ("finetune", "choose", train_argument(situation.rows), *arguments.data, *arguments.others, model)
-        yield Command(words, "the same for a smaller base")
+def _smaller(situation: Situation, arguments: Given) -> Command:
+    """The same question for a base that suits the devices, or for a device that suits a base which is small already."""
+    model, said = f"model={arguments.proposed}", arguments.said
+    if model not in arguments.model:
+        settings = (*arguments.data, *arguments.others, *said, model)
+        return _choose(situation.rows, settings, situation, "the same for a smaller base")
+    settings = (*arguments.run, *_instead(said, "choose.memory", str(LARGE_GPU)))
+    return _choose(situation.rows, settings, situation, f"the same for a GPU of {LARGE_GPU} GB")
+
+
+def _again(advice: Advice, situation: Situation, arguments: Given) -> Command:
+    """The same question, for when what is advised was done: a rung was tried, or there are other rows or more."""
+    said, rows, run = arguments.said, situation.rows, arguments.run
+    if advice.rung in TRIED and advice.rung not in (*situation.tried, TUNING):
+        tried = [one for one in TRIED if one in (*situation.tried, advice.rung)]
+        said = _instead(said, "choose.tried", f"[{','.join(tried)}]")
+        why = f"when {TRIED[advice.rung]} was measured and falls short"
+    elif advice.stop == "moving":
+        said, why = _instead(said, "choose.changes", NEVER), "for the part of it that is stable"
+    elif advice.tunes or advice.stop == "unanswered":
+        said = tuple(one for one in said if not one.startswith("choose.images="))
+        rows, run = (Rows(EXAMPLES, CHAT, 0),), (*arguments.model, *arguments.others)
+        why = f"when {EXAMPLES} holds questions with answers, made of these rows"
+    elif rows:
+        why = "when there are more rows"
+    else:
+        rows, why = (Rows(STAND_IN, CHAT, 0),), f"when {STAND_IN} holds your rows"
+    return _choose(rows, (*run, *said), situation, why)
+
+
+def _choose(rows: Sequence[Rows], settings: Sequence[str], situation: Situation, why: str) -> Command:
+    """The same question, measured again where it was measured."""
+    measure = ("--measure",) if situation.evidence is not None else ()
+    return Command(("finetune", "choose", *([train_argument(rows)] if rows else []), *settings, *measure), why)
+
+
+def _instead(said: Sequence[str], key: str, value: str) -> tuple[str, ...]:
+    """The settings with another value for one of them."""
+    return (*(one for one in said if not one.startswith(f"{key}=")), f"{key}={value}")
 
 
 def _training(advice: Advice, situation: Situation, arguments: Given) -> Iterator[Command]:
@@ -119,7 +177,7 @@ def _training(advice: Advice, situation: Situation, arguments: Given) -> Iterato
     there = [one for one in advice.stages if one.there]
     earlier = ""
     for stage in there:
-        settings = _settings(stage, advice, situation)
+        settings = (*_method(stage.method, situation), *_of_tuning(advice, situation))
         rows = _rows(stage.method, situation)
         if rows:
             name = "variant-1" if situation.variants > 1 else stage.method
@@ -129,10 +187,9 @@ def _training(advice: Advice, situation: Situation, arguments: Given) -> Iterato
         yield from _run("sft", rows, _of_tuning(advice, situation), arguments, "")
 
 
-def _settings(stage: Stage, advice: Advice, situation: Situation) -> tuple[str, ...]:
-    method = () if stage.method == "sft" else (f"method={stage.method}",)
-    teacher = (f"method.teacher={situation.teacher}",) if stage.method == "distill" else ()
-    return (*method, *teacher, *_of_tuning(advice, situation))
+def _method(method: str, situation: Situation) -> tuple[str, ...]:
+    teacher = (f"method.teacher={situation.teacher}",) if method == "distill" else ()
+    return (*(() if method == "sft" else (f"method={method}",)), *teacher)
 
 
 def _of_tuning(advice: Advice, situation: Situation) -> tuple[str, ...]:

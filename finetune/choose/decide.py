@@ -9,13 +9,16 @@ from finetune.choose.paths import Path, path_of
 from finetune.choose.situation import (
     BEHAVIOUR,
     CHAT,
+    COUNTED,
     FEW_SHOT,
+    GUESSED,
     IMAGES,
     KINDS,
     NEVER,
     PROMPT,
     RETRIEVAL,
     ROWS,
+    SAMPLED,
     TUNING,
     Advice,
     Evidence,
@@ -25,6 +28,8 @@ from finetune.choose.situation import (
 )
 from finetune.choose.stops import MEASURED, Stop, stop_of
 from finetune.choose.tunings import SHARDED, Tuning, budget, epochs, tuning_of
+from finetune.errors import counted
+from finetune.plan.memory import shown_memory
 
 TUNE = "tune"  # the name of no stop
 
@@ -89,13 +94,36 @@ def _reasons(
     if situation.evidence is not None:
         yield said_evidence(situation.evidence, situation.target)
     if stop is not None:
-        yield from stop.why
+        yield from (_with_figures(why, situation) for why in stop.why)
     elif path is not None:
+        if situation.evidence is not None:
+            short = (
+                "{score}, and {target} is wanted" if situation.target is not None else "{score}: there is room above"
+            )
+            yield _with_figures(f"no cheap rung is enough: {{rung}} reaches {short}", situation)
         yield from path.why
     yield from _about_rows(situation, stages)
     if tuning is not None and stop is None:
         yield tuning.why
         yield from _about_base(situation)
+
+
+def _with_figures(text: str, situation: Situation) -> str:
+    """What is said of a rung, with what was measured of the best one."""
+    evidence, target = situation.evidence, situation.target
+    if evidence is None:
+        return text
+    best = evidence.best
+    low, high = (f"{end:.1%}" for end in best.interval)
+    capped = evidence.held_out > evidence.rows
+    return text.format(
+        rung=f"the best rung, {said_rung(best)},",
+        score=f"{best.score:.1%}",
+        low=low,
+        high=high,
+        target="" if target is None else f"{target:.0%}",
+        more="a higher evaluate.rows" if capped else "a larger data.eval_share, or more rows in data.eval",
+    )
 
 
 def _about_rows(situation: Situation, stages: tuple[Stage, ...]) -> Iterator[str]:
@@ -105,6 +133,7 @@ def _about_rows(situation: Situation, stages: tuple[Stage, ...]) -> Iterator[str
         yield f"there are {about}{rows.count:,} {KINDS[rows.kind]}{named}"
         if rows.refused:
             yield f"{rows.refused:,} of the rows that were looked at would be refused: `finetune data check` names them"
+    yield from _about_tokens(situation)
     for one in stages:
         if one.missing:
             yield f"{one.method} wants at least {one.least:,} {one.unit}: {one.missing:,} are missing"
@@ -112,13 +141,27 @@ def _about_rows(situation: Situation, stages: tuple[Stage, ...]) -> Iterator[str
             yield f"{one.method} has {one.have:,} {one.unit}; from about {one.good:,} on gains are common"
 
 
+def _about_tokens(situation: Situation) -> Iterator[str]:
+    """What an epoch reads, and how that is known."""
+    tokens = situation.tokens
+    if not tokens.total:
+        return
+    how = {
+        COUNTED: "as `finetune plan` counts them",
+        SAMPLED: "by the first rows; the plan counts them all",
+        GUESSED: "guessed from their characters",
+    }[tokens.how]
+    about = "" if tokens.how == COUNTED else "about "
+    yield f"an epoch reads {about}{counted(tokens.total, 'token')}, the longest row {about}{tokens.longest:,} ({how})"
+
+
 def _about_base(situation: Situation) -> Iterator[str]:
     base = situation.base
     if base is None:
         return
     if base.fits:
-        needed = ", ".join(f"{fit.tuning} {fit.gigabytes:.1f} GB" for fit in base.fits)
-        yield f"memory that {base.name} needs ({base.said}): {needed}"
+        needed = ", ".join(f"{fit.tuning} {shown_memory(fit.gigabytes * 2**30)}" for fit in base.fits)
+        yield f"memory that {base.name} needs, as the plan estimates it ({base.said}): {needed}"
     if base.hours is not None and base.hours >= 1:
         over = (
             f", more than choose.hours={situation.hours:g}"
@@ -130,7 +173,7 @@ def _about_base(situation: Situation) -> Iterator[str]:
 
 def _would_change(situation: Situation, stop: Stop | None, path: Path | None) -> Iterator[str]:
     if stop is not None:
-        yield stop.unless
+        yield _with_figures(stop.unless, situation)
     elif path is not None:
         yield path.unless
         if situation.gap == BEHAVIOUR and situation.changes == NEVER:

@@ -21,11 +21,12 @@ from finetune.choose.situation import (
     SCALE,
     THUMBS,
     TRIED,
+    Evidence,
     Rows,
 )
 from finetune.errors import Fault, UserError, listed
 
-SAID, SEEN, ASKED, ASSUMED = "said", "seen", "asked", "assumed"
+SAID, SEEN, ASKED, ASSUMED, MEASURED = "said", "seen", "asked", "assumed", "measured"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "tried",
         "What was tried and measured, and falls short?",
-        tuple(zip(TRIED, ("a careful prompt", "examples in the prompt", "retrieval", "tools", "lora"), strict=True)),
+        tuple(TRIED.items()),
         (PROMPT, FEW_SHOT),
         "that both were and fall short; --measure finds it out",
         many=True,
@@ -193,6 +194,17 @@ def check(told: Known, shown: Known) -> None:
             faults.append(Fault(f"choose.{name}", what, mend))
     if faults:
         raise UserError(faults)
+
+
+def measured(tried: Fact, evidence: Evidence) -> Fact:
+    """What was tried, now that cheap rungs were measured; what was assumed and not measured stays assumed."""
+    rungs = {rung.rung for rung in evidence.rungs}
+    shown = {now for now, rung in ((PROMPT, "prompted"), (FEW_SHOT, "few_shot")) if rung in rungs}
+    value = tuple(one for one in TRIED if one in {*tried.value, *shown})
+    unmeasured = [TRIED[one] for one in tried.value if one not in shown]
+    if tried.how == ASSUMED and unmeasured:
+        return Fact(tried.name, value, ASSUMED, f"that {listed(unmeasured)} fell short: it was not measured")
+    return Fact(tried.name, value, MEASURED)
 
 
 def complete(known: Known, ask: Callable[[Question], Any] | None) -> Known:

@@ -53,7 +53,7 @@ def measure(arguments: Sequence[str]) -> Evidence:
         pair = Contest(engine, engine)
         found = run_ladder(pair, held_out, training, settings, seed=seed, choices=choices, clusters=clusters)
     rungs = tuple(_measured(rung, found) for rung in found.rungs if rung.name != TUNED)
-    return Evidence(found.metric, len(held_out), rungs)
+    return Evidence(found.metric, len(held_out), rungs, split.rows)
 
 
 def _measured(rung: Rung, found: Evaluation) -> Measured:

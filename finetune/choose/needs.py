@@ -92,7 +92,7 @@ def stage(method: str, situation: Situation) -> Stage:
     """A method as a stage of the way, with the rows that there are for it."""
     need, there = NEEDS[method], method in METHODS
     if situation.all_of(TEXT) and TEXT in need.kinds:
-        return Stage(method, there, situation.tokens, LEAST_TOKENS, 20 * LEAST_TOKENS, "tokens of plain text")
+        return Stage(method, there, situation.tokens.total, LEAST_TOKENS, 20 * LEAST_TOKENS, "tokens of plain text")
     return Stage(method, there, situation.have(*need.kinds), need.least, need.good, need.unit)
 
 

@@ -1,4 +1,4 @@
-"""What the rows are: kind, number and length, from the first of each file, also where no method learns from them."""
+"""What the rows are: kind, number and size, from the first of each file, also where no method learns from them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ from finetune.data.faults import FaultLog
 from finetune.data.formats import BadRow, Values
 from finetune.data.load import check_columns, check_hub
 from finetune.data.read import Record, Source, find_sources, read
-from finetune.data.rows import SHAPES, Chat, answer, compared
+from finetune.data.rows import SHAPES, answer, compared
 from finetune.errors import UserError, listed
 
 MOST_ROWS, MOST_CHARACTERS = 2000, 8_000_000  # of one file that are looked at
-CHARACTERS_OF_A_TOKEN = 4  # of English text with a common tokenizer: a rough estimate
 
 # Columns by which rows are known that no layout reads.
 IMAGE_COLUMNS = ("image", "images")
@@ -43,7 +43,6 @@ class Looked:
     characters: int = 0
     longest: int = 0
     size: int = 0  # bytes of the rows, roughly as they are stored
-    calls: int = 0
     refused: int = 0
     layout: str = ""
     unread: int = 0  # further rows, counted but not looked at
@@ -64,16 +63,15 @@ def _source(source: Source, data: DataConfig) -> Rows:
     counts = [_count(one, seen, data) for one, seen in zip(files, looked, strict=True)]
     found: Counter[str] = sum((seen.kinds for seen in looked), Counter())
     rows, total = sum(seen.rows for seen in looked), sum(counts)
-    mean = sum(seen.characters for seen in looked) / max(1, rows) / CHARACTERS_OF_A_TOKEN
+    mean = sum(seen.characters for seen in looked) / max(1, rows)
     return Rows(
         given=source.given,
         kind=found.most_common(1)[0][0],
         count=total,
         exact=all(seen.whole for seen in looked),
-        tokens=round(mean * total),
-        longest=max(seen.longest for seen in looked) // CHARACTERS_OF_A_TOKEN,
+        characters=round(mean * total),
+        longest=max(seen.longest for seen in looked),
         refused=sum(seen.refused for seen in looked),
-        calls=any(seen.calls for seen in looked),
         layout=looked[0].layout,
     )
 
@@ -82,10 +80,7 @@ def _look(source: Source, data: DataConfig) -> Looked:
     """Look at the first rows of a file."""
     faults, seen = FaultLog(), Looked()
     converter = Converter(data, SHAPES, faults)
-    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values()}
-    records = read(
-        source, faults, wanted=wanted, others=True, limit=data.limit, split=data.split, revision=data.revision
-    )
+    records = _records(source, data, faults)
     for record in records:
         if seen.rows == MOST_ROWS or seen.size > MOST_CHARACTERS:
             seen.whole = source.on_hub
@@ -97,6 +92,27 @@ def _look(source: Source, data: DataConfig) -> Looked:
         raise UserError.at(source.given, "no rows", "the file is empty: check that it was copied whole", "file-empty")
     seen.refused += faults.total
     return seen
+
+
+def _records(source: Source, data: DataConfig, faults: FaultLog) -> Iterator[Record]:
+    wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *data.group_by}
+    return read(source, faults, wanted=wanted, others=True, limit=data.limit, split=data.split, revision=data.revision)
+
+
+def samples(data: DataConfig) -> Iterator[Iterator[str]]:
+    """The first rows of each source, as JSON lines."""
+    for source in find_sources(data.train, "data.train"):
+        yield _first_lines(_records(source, data, FaultLog()))
+
+
+def _first_lines(records: Iterator[Record]) -> Iterator[str]:
+    size = 0
+    for record in islice(records, MOST_ROWS):
+        line = json.dumps(record.values, ensure_ascii=False, default=str)
+        size += len(line)
+        if size > MOST_CHARACTERS:
+            return
+        yield line + "\n"
 
 
 def _note(seen: Looked, record: Record, values: Values, layout: str | None) -> None:
@@ -134,8 +150,6 @@ def _convert(seen: Looked, values: Values, layout: str | None, characters: int) 
         seen.refused += 1
         return characters
     seen.refused += any(True for _ in check(row))
-    if isinstance(row, Chat):
-        seen.calls += any(message.get("tool_calls") for message in row.messages)
     return len(compared(row)) or len(answer(row))
 
 

@@ -34,7 +34,7 @@ class ChooseConfig:
     )
     changes: str | None = setting(None, "How often what is asked for changes.", choices=CHANGES)
     tried: list[str] | None = setting(
-        None, "What was tried and measured, and falls short; `[]` for nothing.", choices=TRIED
+        None, "What was tried and measured, and falls short; `[]` for nothing.", choices=tuple(TRIED)
     )
     rows: int | None = setting(None, "How many rows there are, when none are shown.", low=0)
     verifiable: bool | None = setting(None, "Whether a program can check answers.")
@@ -89,7 +89,7 @@ def settings_in_brief() -> list[str]:
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[ChooseSettings, list[str]]:
-    """The settings, and those arguments that the commands of a run take too; every fault is raised at once."""
+    """The settings, and the arguments but the rows; every fault is raised at once."""
     from finetune.settings.verb import read_verb
 
     paths, settings = read_verb("choose", ChooseSettings(), arguments)
@@ -99,7 +99,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[ChooseSettings, list[str]]:
         settings.data.train = paths[0] if len(paths) == 1 else paths
     if faults := [*_without_effect(settings, arguments), *_needed(settings)]:
         raise UserError(faults)
-    passed = [one for one in arguments if one not in paths and not one.startswith(("choose.", "data.train="))]
+    passed = [one for one in arguments if one not in paths and not one.startswith("data.train=")]
     return settings, passed
 
 

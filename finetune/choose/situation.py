@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 # The rungs of the ladder, the cheapest first; `rows` are to be had before any tuning.
 PROMPT, FEW_SHOT, RETRIEVAL, TOOLS, ROWS, TUNING = "prompt", "few_shot", "retrieval", "tools", "rows", "tuning"
-# What can have been tried; `tuning` stands for lora.
-TRIED = (PROMPT, FEW_SHOT, RETRIEVAL, TOOLS, TUNING)
+# What can have been tried, in words; `tuning` stands for lora.
+TRIED = {
+    PROMPT: "a careful prompt",
+    FEW_SHOT: "examples in the prompt",
+    RETRIEVAL: "retrieval",
+    TOOLS: "tools",
+    TUNING: "lora",
+}
 
 BEHAVIOUR, KNOWLEDGE, BOTH = "behaviour", "knowledge", "both"
 NEVER, LIVE = "never", "live"
@@ -27,6 +33,7 @@ KINDS = {
     TASKS: "tasks with a reference to check against",
     PROMPTS: "prompts without answers",
 }
+COUNTED, SAMPLED, GUESSED = "counted", "sampled", "guessed"
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,19 @@ class Rows:
     kind: str
     count: int
     exact: bool = True  # counted, and not estimated from the size of the file
-    tokens: int = 0  # of all rows, roughly
-    longest: int = 0  # tokens of the longest row that was looked at, roughly
+    characters: int = 0  # of all rows, by those that were looked at
+    longest: int = 0  # characters of the longest row that was looked at
     refused: int = 0  # of those that were looked at
-    calls: bool = False  # answers call tools
     layout: str = ""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What an epoch reads: as the plan of a run counts it, by a part of the rows, or guessed from characters."""
+
+    total: int = 0
+    longest: int = 0
+    how: str = GUESSED
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,6 @@ class Base:
 
     name: str
     parameters: int
-    device: str  # cuda, mps or cpu
     said: str  # the devices in words
     adapter: bool = False  # the name holds an adapter already
     fits: tuple[Fit, ...] = ()
@@ -85,8 +99,9 @@ class Evidence:
     """What the cheap rungs scored."""
 
     metric: str
-    rows: int
+    rows: int  # that were answered
     rungs: tuple[Measured, ...]
+    held_out: int = 0  # rows, of which evaluate.rows may leave some out
 
     @property
     def best(self) -> Measured:
@@ -110,6 +125,7 @@ class Situation:
     hours: float | None = None
     target: float | None = None
     rows: tuple[Rows, ...] = ()
+    tokens: Tokens = Tokens()
     base: Base | None = None
     evidence: Evidence | None = None
 
@@ -120,11 +136,6 @@ class Situation:
     def all_of(self, *kinds: str) -> bool:
         """Whether there are rows, all of these kinds."""
         return bool(self.rows) and all(rows.kind in kinds for rows in self.rows)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of plain text, roughly."""
-        return sum(rows.tokens for rows in self.rows if rows.kind == TEXT)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ STOPS: tuple[Stop, ...] = (
         lambda s: _reached(s, _low),
         MEASURED,
         "Do not tune: the untuned model reaches the target.",
-        ("even the lower end of the interval reaches the target",),
+        ("{rung} scores {score}, and even the lower end of its interval, {low}, reaches the target of {target}",),
         "a target above what was measured",
         False,
     ),
@@ -70,8 +70,11 @@ STOPS: tuple[Stop, ...] = (
         lambda s: _reached(s, _score),
         MEASURED,
         "Do not tune yet: the untuned model seems to reach the target, but too few rows were measured to be sure.",
-        ("the score reaches the target, and the interval does not leave out that it falls short",),
-        "more held-out rows (evaluate.rows, data.eval) that put the interval below the target",
+        (
+            "{rung} scores {score} and so reaches the target of {target}, "
+            "but its interval, {low} to {high}, does not exclude that it falls short",
+        ),
+        "more held-out rows that put the interval below the target ({more})",
         True,
     ),
     Stop(
@@ -79,7 +82,7 @@ STOPS: tuple[Stop, ...] = (
         lambda s: s.target is None and _low(s) >= NO_ROOM,
         MEASURED,
         "Do not tune: there is hardly anything left to gain.",
-        (f"even the lower end of the interval is above {NO_ROOM:.0%}",),
+        (f"{{rung}} scores {{score}}, and even the lower end of its interval, {{low}}, is above {NO_ROOM:.0%}",),
         "harder held-out rows, or a stricter evaluate.metric",
         False,
     ),
@@ -142,6 +145,15 @@ STOPS: tuple[Stop, ...] = (
         "Show the model a few examples in its prompt first.",
         ("examples in the prompt often show what a description cannot, and need no training",),
         "examples in the prompt were measured and fall short (choose.tried=[prompt,few_shot])",
+        True,
+    ),
+    Stop(
+        "no_rows",
+        lambda s: not s.rows,
+        ROWS,
+        "No rows are known: show a file of examples (finetune choose FILE), or say how many there are (choose.rows).",
+        ("whether tuning is worth it depends on the rows: what they are, how many, and how long",),
+        "rows are shown: their kind and number decide",
         True,
     ),
     Stop(

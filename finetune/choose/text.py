@@ -75,6 +75,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "assumed": [{"setting": fact.setting, "why": fact.why} for fact in answer.assumed],
         "remarks": list(answer.remarks),
         "rows": [asdict(rows) for rows in situation.rows],
+        "tokens": asdict(situation.tokens),
         "base": asdict(situation.base) if situation.base else None,
         "measured": asdict(situation.evidence) if situation.evidence else None,
         "commands": [{"command": command.text, "why": command.why} for command in answer.commands],

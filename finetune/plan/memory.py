@@ -51,6 +51,11 @@ class MemoryEstimate:
         return self.weights + trained + self.frozen + self.runtime
 
 
+def shown_memory(size: float) -> str:
+    """Bytes as the makers of devices count them."""
+    return f"{size / 2**30:.2f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"
+
+
 def estimate(
     facts: ModelFacts,
     *,

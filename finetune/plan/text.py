@@ -11,6 +11,7 @@ from finetune.errors import counted
 from finetune.launch_command import shown_command
 from finetune.model_files import ModelFacts
 from finetune.plan import RunPlan
+from finetune.plan.memory import shown_memory
 from finetune.plan.reach import describe_reach
 
 TYPED_GROUPS = (TuningConfig, MethodConfig, LaunchConfig, ParallelConfig, TrackingConfig)
@@ -122,15 +123,14 @@ def _steps(plan: RunPlan) -> list[tuple[str, str]]:
 
 def _machine(plan: RunPlan) -> list[tuple[str, str]]:
     machine, memory = plan.machine, plan.memory
-    parts = (
-        f"weights {_size(memory.weights)}, optimizer {_size(memory.optimizer)}, activations {_size(memory.activations)}"
-    )
+    named = {"weights": memory.weights, "optimizer": memory.optimizer, "activations": memory.activations}
+    parts = ", ".join(f"{name} {shown_memory(size)}" for name, size in named.items())
     if memory.frozen:
-        parts += f", models only read {_size(memory.frozen)}"
-    have = _size(machine.device_memory)
+        parts += f", models only read {shown_memory(memory.frozen)}"
+    have = shown_memory(machine.device_memory)
     return [
         ("device", f"{machine.devices} × {machine.device_name}"),
-        ("memory", f"about {_size(memory.total)} of {have} a device ({parts})"),
+        ("memory", f"about {shown_memory(memory.total)} of {have} a device ({parts})"),
     ]
 
 
@@ -178,10 +178,6 @@ def _count(number: float) -> str:
         if number >= size:
             return f"{number / size:.2f}{unit}"
     return f"{number:.0f}"
-
-
-def _size(number: float) -> str:
-    return f"{number / 2**30:.2f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
 
 
 def describe_outcome(outcome: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -26,7 +26,7 @@ from finetune.runs.pairs import (
     pair_up,
     values,
 )
-from finetune.runs.record import Planned, Run, as_json, read_run
+from finetune.runs.record import Planned, Run, Score, as_json, read_run
 from finetune.runs.state import FINISHED
 from finetune.runs.text import (
     NOTHING,
@@ -54,16 +54,6 @@ class CompareSettings:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A run's score on the metric that is compared."""
-
-    run: str  # its path, as it was found
-    score: float
-    interval: tuple[float, float]
-    n: int
-
-
-@dataclass(frozen=True)
 class Compared:
     """Runs side by side."""
 
@@ -72,7 +62,7 @@ class Compared:
     unevaluated: tuple[Run, ...]
     metric: str | None = None  # None when fewer than two runs were evaluated
     held_out: tuple[int, str] | None = None  # rows that all answered, and their fingerprint
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[tuple[str, Score], ...] = ()  # path and score of each, on that metric
     pairs: tuple[Pair, ...] = ()
 
 
@@ -146,15 +136,15 @@ def _split(planned: Planned) -> str:
     return f"{counted(planned.held_out_rows, 'row')}, fingerprint {planned.held_out_fingerprint[:16]}"
 
 
-def _measured(known: Sequence[Evaluated], metric: str) -> tuple[Measured, ...]:
+def _measured(known: Sequence[Evaluated], metric: str) -> tuple[tuple[str, Score], ...]:
     """The scores with their intervals: the evaluation's own, where they are of its metric."""
     found = []
     for one, scores in zip(known, values(known, metric) or [()] * len(known), strict=True):
-        score, interval = one.score.score, one.score.interval
-        if scores and not (metric == one.score.metric and math.isclose(fmean(scores), score, abs_tol=1e-9)):
-            score = fmean(scores)
-            interval = stats.mean_interval(scores, one.score.seed, clusters=clusters_of(one))
-        found.append(Measured(str(one.run.path), score, interval, one.score.rows))
+        score = one.score
+        if scores and not (metric == score.metric and math.isclose(fmean(scores), score.score, abs_tol=1e-9)):
+            interval = stats.mean_interval(scores, score.seed, clusters=clusters_of(one))
+            score = replace(score, metric=metric, score=fmean(scores), interval=interval)
+        found.append((str(one.run.path), score))
     return tuple(found)
 
 
@@ -166,7 +156,10 @@ def compared_json(compared: Compared) -> dict[str, Any]:
         "differing": [{"key": one.key, "values": list(one.values)} for one in compared.differing],
         "metric": compared.metric,
         "held_out": {"rows": rows, "fingerprint": fingerprint} if compared.held_out else None,
-        "scores": [{**asdict(one), "interval": list(one.interval)} for one in compared.measured],
+        "scores": [
+            {"run": run, "score": one.score, "interval": list(one.interval), "n": one.rows}
+            for run, one in compared.measured
+        ],
         "pairs": [_pair_json(pair) for pair in compared.pairs],
         "not_evaluated": [{"run": str(run.path), "command": _to_evaluate(run)} for run in compared.unevaluated],
     }
@@ -220,7 +213,7 @@ def _facts(runs: Sequence[Run]) -> list[list[str]]:
         ["model", *(f"{shown_model(planned.model)} ({planned.base[:8]})" for _, planned in told)],
         ["trained numbers", *(f"{planned.trainable:,}" for _, planned in told)],
         ["rows", *(f"{shown_rows(planned.rows)} ({planned.data_fingerprint[:8]})" for _, planned in told)],
-        ["held out", *(_held_out(planned) for _, planned in told)],
+        ["held-out rows", *(_held_out(planned) for _, planned in told)],
         ["rows a step", *(f"{planned.batch:,}" for _, planned in told)],
         ["last loss", *(shown_loss(run.losses.train) for run, _ in told)],
         ["best held-out loss", *(shown_loss(run.losses.held_out) for run, _ in told)],
@@ -235,7 +228,7 @@ def _held_out(planned: Planned) -> str:
 def _scores(compared: Compared, metric: str, rows: int, fingerprint: str) -> list[str]:
     text = [f"{shown_metric(metric)} on the same {rows:,} held-out rows ({fingerprint}), 95 % intervals"]
     text += columns(
-        [[one.run, shown_score(metric, one.score), shown_interval(metric, one.interval)] for one in compared.measured],
+        [[run, shown_score(metric, one.score), shown_interval(metric, one.interval)] for run, one in compared.measured],
         indent="  ",
     )
     if not compared.pairs:

@@ -12,8 +12,8 @@ from finetune.runs.record import PLAN, Run
 from finetune.runs.values import Values, read_values
 
 CADENCE = ("log_every", "save_every", "eval_every")  # of the training, decided with the batches
-# What every run has for itself.
-OWN = ("config.name", "config.output_dir", "config.resume", "config.allow_change")
+# What every run has for itself; and what had no effect on it unless it was evaluated, and then its evaluation says it.
+LEFT_OUT = ("config.name", "config.output_dir", "config.resume", "config.allow_change", "config.evaluate.")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ def differing(runs: Sequence[Run]) -> list[Difference]:
 
 def in_effect(plan: Values) -> dict[str, Any]:
     """Every setting of a run by its dotted key, with what the plan put in place of the open ones; and its machine."""
-    values = {key.removeprefix("config."): value for key, value in _flat(plan, "config") if key not in OWN}
+    values = {
+        key.removeprefix("config."): value for key, value in _flat(plan, "config") if not key.startswith(LEFT_OUT)
+    }
     resolved = plan.at("resolved", dict)
     for key in plan.at("reasons", dict):
         group, _, name = key.rpartition(".")

@@ -14,7 +14,18 @@ from finetune.runs.find import FOLDER, names
 from finetune.runs.record import PLAN, Run, as_json, read_run
 from finetune.runs.text import NOTHING, columns, shown_interval, shown_loss, shown_metric, shown_model, shown_rows
 
-HEADS = ("name", "state", "trained", "model", "rows", "loss", "held out", "score (95 % interval)", "verdict", "when")
+HEADS = (
+    "name",
+    "state",
+    "trained",
+    "model",
+    "rows",
+    "loss",
+    "held-out loss",
+    "score (95 % interval)",
+    "verdict",
+    "when",
+)
 
 
 @dataclass(frozen=True)

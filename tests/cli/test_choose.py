@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -73,6 +74,37 @@ def test_the_commands_with_a_file_of_an_odd_name_are_one_word_each(finetune: Run
     assert "'data.train=my rows.jsonl'" in plan
 
 
+ASKED = {"messages": [{"role": "user", "content": "What is it?"}]}
+SHOWN = [
+    [chat_row(number) for number in range(60)],
+    [chat_row(number) for number in range(9)],
+    [{"text": f"Plain text {number}."} for number in range(60)],
+    [{"prompt": f"Say {n}.", "chosen": f"It is {n}.", "rejected": "No."} for n in range(60)],
+    [{"prompt": f"Say {n}.", "completion": f"It is {n}.", "label": True} for n in range(250)],
+    [{"question": f"Say {n}.", "answer": f"It is {n}.", "documents": ["It."]} for n in range(250)],
+    [{"prompt": f"Say {n}.", "reference": f"It is {n}."} for n in range(250)],
+    [{**chat_row(n), "images": ["lamp.png"]} for n in range(250)],
+    [ASKED] * 60,
+]
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: f"{len(shown)} rows of {'+'.join(shown[0])}")
+@pytest.mark.parametrize("said", [(), ("choose.gap=knowledge",), ("choose.changes=live",), ("choose.tried=[]",)])
+def test_every_advice_ends_with_a_command_that_works(
+    said: tuple[str, ...], shown: list[dict[str, Any]], finetune: Run
+) -> None:
+    write_rows(Path("my.jsonl"), shown)
+    write_rows(Path("examples.jsonl"), SHOWN[0])  # those that are to be made of them
+    found = json.loads(finetune("choose", "my.jsonl", "model=tiny", *said, "--json")[1])
+    commands = [shlex.split(one["command"]) for one in found["commands"]]
+    assert commands
+    for _, verb, *words in commands:
+        if verb in ("choose", "plan") and "--measure" not in words:
+            code, _, err = finetune(verb, *words)
+            assert code == 0, err
+    assert any(verb in ("choose", "plan") for _, verb, *_ in commands)
+
+
 def test_json_is_one_object_with_the_documented_fields(finetune: Run) -> None:
     write_rows(Path("my.jsonl"), [chat_row(number) for number in range(60)])
     code, out, err = finetune("choose", "my.jsonl", "model=tiny", "choose.changes=monthly", "--json")
@@ -87,7 +119,9 @@ def test_json_is_one_object_with_the_documented_fields(finetune: Run) -> None:
 def test_nothing_is_needed_to_get_advice(finetune: Run) -> None:
     code, out, _ = finetune("choose")
     assert code == 0
-    assert out.startswith("Use the rows as examples in the prompt for now")
+    assert out.startswith("No rows are known: show a file of examples (finetune choose FILE)")
+    assert "too few" not in out
+    assert "  finetune demo\n" in out and "  finetune choose data.train=my.jsonl model=" in out
     assert "choose.rows=0 (none were shown)" in out
 
 
@@ -112,15 +146,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_without_measuring_no_torch_is_imported_and_nothing_is_waited_for() -> None:
-    """A pipe as stdin that nobody writes to would block for ever if it were read."""
+@pytest.mark.parametrize(("base", "imported"), [((), "IMPORTED"), (("model=tiny",), "IMPORTED transformers")])
+def test_without_measuring_no_torch_is_imported_and_nothing_is_waited_for(base: tuple[str, ...], imported: str) -> None:
+    """A pipe as stdin that nobody writes to would block for ever if it were read; a base brings its tokenizer."""
     reading, writing = os.pipe()
-    arguments = started(f"data.train={SUPPORT}/train.jsonl", "model=tiny")
+    arguments = started(f"data.train={SUPPORT}/train.jsonl", *base)
     done = subprocess.run(arguments, stdin=reading, capture_output=True, text=True, env=environment(), timeout=60)
     os.close(reading)
     os.close(writing)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "IMPORTED"
+    assert done.stdout.splitlines()[-1] == imported
     assert done.stderr == ""
 
 
@@ -234,6 +269,19 @@ def test_what_is_measured_is_what_the_evaluation_of_a_run_finds(
     assert [list(rung.interval) for rung in evidence.rungs] == [rung["interval"] for rung in rungs]
     assert [rung.examples for rung in evidence.rungs] == [len(rung.get("examples", ())) for rung in rungs]
     assert answer.advice.tunes and not any("--measure" in one.text for one in answer.commands)
+
+
+def test_what_was_measured_is_no_longer_called_assumed(
+    evaluated: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = measured(evaluated, monkeypatch)
+    assert {fact.name: fact.how for fact in answer.facts}["tried"] == "measured"
+    assert "choose.tried" not in [fact.setting.partition("=")[0] for fact in answer.assumed]
+    assert answer.situation.evidence is not None
+    assert f"reaches {answer.situation.evidence.best.score:.1%}" in answer.advice.reasons[1]
+    part = measured(evaluated, monkeypatch, "evaluate.rungs=[base,prompted]")
+    (tried,) = (fact for fact in part.assumed if fact.name == "tried")
+    assert tried.why == "that examples in the prompt fell short: it was not measured"
 
 
 def test_a_target_that_a_cheap_rung_reaches_stops_the_climb(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,15 @@ from finetune.choose.decide import TUNE, decide
 from finetune.choose.needs import LEAST_ROWS, LEAST_TOKENS, NEEDS
 from finetune.choose.paths import PATHS
 from finetune.choose.settings import read_settings
-from finetune.choose.situation import Advice, Base, Evidence, Fit, Measured, Rows, Situation
+from finetune.choose.situation import Advice, Base, Evidence, Fit, Measured, Rows, Situation, Tokens
 from finetune.choose.stops import STOPS
 from finetune.choose.tunings import TUNINGS
 from finetune.compose import compose
 from finetune.data.build import synth
 from finetune.data.examine.settings import IDLE, CheckSettings
+from finetune.machine import Machine
 from finetune.methods import METHODS
-from finetune.model_files import inspect_model
+from finetune.plan.facts import Facts
 from finetune.settings.verb import read_verb
 
 RETRIEVED = ("prompt", "few_shot", "retrieval")
@@ -36,7 +36,7 @@ def rows(kind: str = "chat", count: int = 1000, **more: Any) -> tuple[Rows, ...]
 
 
 def base(*fits: Fit, hours: float | None = 2.0) -> Base:
-    return Base("some/model", 8_000_000_000, "cuda", "a GPU of 24 GB", False, fits, hours)
+    return Base("some/model", 8_000_000_000, "a GPU of 24 GB", False, fits, hours)
 
 
 def scored(*scores: tuple[float, float, float], n: int = 200) -> Evidence:
@@ -66,7 +66,7 @@ CASES = (
     Case("behaviour that changes by the minute", S(changes="live", rows=rows()), "moving"),
     Case("nothing was tried", S(tried=(), rows=rows()), "prompt", "examples", ("sft",)),
     Case("only a prompt was tried", S(tried=("prompt",), rows=rows()), "few_shot", "examples", ("sft",)),
-    Case("no rows at all", S(), "few_rows", "examples", ("sft",)),
+    Case("no rows at all", S(), "no_rows", "examples", ("sft",)),
     Case("49 rows", S(rows=rows(count=49)), "few_rows", "examples", ("sft",)),
     Case("50 rows", S(rows=rows(count=50)), TUNE, "examples", ("sft",)),
     Case("few rows and a larger model",
@@ -77,7 +77,7 @@ CASES = (
     # Knowledge
     Case("facts that do not change", S(gap="knowledge", rows=rows()), "facts"),
     Case("facts and no rows", S(gap="knowledge"), "facts"),
-    Case("facts in plain text", S(gap="knowledge", rows=rows("text", tokens=10**7)), "facts"),
+    Case("facts in plain text", S(gap="knowledge", rows=rows("text")), "facts"),
     Case("knowledge that changes",
          S(gap="knowledge", changes="weekly", rows=rows("grounded")), "retrieval", "reading", ("grounded",)),
     Case("knowledge that changes, retrieval falls short",
@@ -92,12 +92,12 @@ CASES = (
     Case("facts that change by the minute",
          S(gap="knowledge", changes="live", rows=rows()), "live", "calls", ("sft",)),
     Case("tools that are called badly",
-         S(gap="both", changes="live", tried=("prompt", "few_shot", "tools"), rows=rows(calls=True)), TUNE,
+         S(gap="both", changes="live", tried=("prompt", "few_shot", "tools"), rows=rows()), TUNE,
          "calls", ("sft",)),
-    Case("a corpus of plain text", S(rows=rows("text", 40, tokens=5 * 10**6)), TUNE, "corpus", ("sft",)),
+    Case("a corpus of plain text", S(rows=rows("text", 40), tokens=Tokens(5 * 10**6)), TUNE, "corpus", ("sft",)),
     Case("a corpus, and retrieval falls short",
-         S(gap="knowledge", tried=RETRIEVED, rows=rows("text", 40, tokens=5 * 10**6)), TUNE, "corpus", ("sft",)),
-    Case("little plain text", S(rows=rows("text", 4000, tokens=LEAST_TOKENS - 1)), "few_rows", "corpus", ("sft",)),
+         S(gap="knowledge", tried=RETRIEVED, rows=rows("text", 40), tokens=Tokens(5 * 10**6)), TUNE, "corpus", ("sft",)),
+    Case("little plain text", S(rows=rows("text", 4000), tokens=Tokens(LEAST_TOKENS - 1)), "few_rows", "corpus", ("sft",)),
     # Feedback and checks
     Case("verifiable answers", S(verifiable=True, rows=rows()), TUNE, "checked", ("sft", "grpo")),
     Case("tasks with a checker, no answers",
@@ -234,6 +234,8 @@ def composes(command: Command) -> None:
         read_verb("data check", CheckSettings(), parsed.arguments, IDLE)
     elif verb == "data build synth":
         synth.read_settings(list(parsed.arguments))
+    elif verb == "demo":
+        assert not parsed.arguments
     else:
         assert verb == "evaluate" and parsed.arguments[0].startswith("runs/")
 
@@ -243,12 +245,15 @@ def commands_of(case: Case) -> tuple[Advice, list[Command]]:
     shown = tuple(replace(one, layout="prompt_completion" if one.kind == "pairs" else "") for one in situation.rows)
     situation = replace(situation, rows=shown)
     advice = decide(situation)
-    return advice, next_commands(advice, situation, given(["evaluate.metric=f1", "data.limit=900"], "qwen3-4b"))
+    passed = ["evaluate.metric=f1", *(["data.limit=900"] if shown else [])]
+    return advice, next_commands(advice, situation, given(passed, "qwen3-4b"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_every_command_that_is_printed_exists_and_composes(case: Case) -> None:
     advice, commands = commands_of(case)
+    assert any(command.words[1] != "data" for command in commands) or advice.stop in ("enough", "no_room")
+    assert commands
     for command in commands:
         composes(command)
     verbs = [command.words[1] for command in commands]
@@ -278,7 +283,8 @@ def test_a_base_that_cannot_be_trained_gets_no_command_to_train_it() -> None:
         assert advice.tuning is None and "not with this base" in advice.sentence
         assert not any(" train " in text for text in words_of(situation, ("model=qwen3-32b",)))
         assert words_of(situation, ("model=qwen3-32b",))[-1] == "finetune choose data.train=rows.jsonl model=tiny"
-        assert "--measure" in words_of(situation, ("model=tiny",))[-1]  # a base is not proposed in its own place
+        # a base is not proposed in its own place
+        assert words_of(situation, ("model=tiny",))[-1].endswith("rows.jsonl model=tiny choose.memory=80")
 
 
 def test_a_base_with_an_adapter_is_continued() -> None:
@@ -300,7 +306,7 @@ def test_bad_answers_of_pairs_are_never_trained_on() -> None:
     train = next(text for text in words_of(S(feedback="pairs", rows=pairs)) if " train " in text)
     assert "data.columns.completion=chosen" in train and "data.layout=prompt_completion" in train
     votes = words_of(S(feedback="thumbs", rows=rows("votes")))
-    assert votes == []
+    assert votes == ["finetune choose data.train=examples.jsonl model=tiny"]
 
 
 def test_examples_are_trained_on_and_pairs_left_for_their_method() -> None:
@@ -335,6 +341,37 @@ def test_evidence_is_told_with_its_interval() -> None:
     assert advice.rung == "prompt" and "with the best prompt 20.0%" in advice.reasons[0]
 
 
+def test_after_measuring_the_reasons_name_what_was_measured() -> None:
+    few = scored((0.2, 0.15, 0.26), (0.4, 0.33, 0.47))
+    for target, said in ((0.8, "reaches 40.0%, and 80% is wanted"), (None, "reaches 40.0%: there is room above")):
+        advice = decide(S(rows=rows(), target=target, evidence=few))
+        assert advice.reasons[1] == f"no cheap rung is enough: the best rung, with 3 examples in the prompt, {said}"
+    enough = decide(S(rows=rows(), target=0.8, evidence=scored((0.9, 0.85, 0.94))))
+    assert "lower end of its interval, 85.0%, reaches the target of 80%" in enough.reasons[1]
+    for advice in (enough, decide(S(rows=rows(), evidence=scored((0.99, 0.96, 1.0))))):
+        assert not any("{" in line for line in (*advice.reasons, *advice.would_change))
+
+
+def test_more_held_out_rows_are_asked_for_by_the_setting_that_gives_them() -> None:
+    unsure = scored((0.82, 0.76, 0.87), n=60)
+    for there, said in (
+        (60, "(a larger data.eval_share, or more rows in data.eval)"),
+        (900, "(a higher evaluate.rows)"),
+    ):
+        advice = decide(S(rows=rows(), target=0.8, evidence=replace(unsure, held_out=there)))
+        assert advice.stop == "undecided" and advice.would_change[0].endswith(said)
+
+
+def test_what_was_said_of_the_problem_is_asked_with_again() -> None:
+    said = ("model=tiny", "choose.changes=weekly", "choose.rows=600", "choose.tried=[prompt]")
+    measuring = next(text for text in words_of(S(rows=rows()), said) if text.endswith("--measure"))
+    assert "choose.changes=weekly" in measuring and "choose.rows" not in measuring
+    again = words_of(S(gap="knowledge", tried=("prompt",), rows=rows()), said)[-1]
+    assert again.endswith("model=tiny choose.changes=weekly 'choose.tried=[prompt,retrieval]'")
+    measured = S(target=0.8, rows=rows(), evidence=scored((0.82, 0.76, 0.87)))
+    assert words_of(measured, ("model=tiny", "choose.target=0.8"))[-1].endswith("choose.target=0.8 --measure")
+
+
 def test_measuring_is_proposed_once() -> None:
     assert any(text.endswith("--measure") for text in words_of(S(rows=rows())))
     measured = S(rows=rows(), evidence=scored((0.0, 0.0, 0.02)))
@@ -343,7 +380,7 @@ def test_measuring_is_proposed_once() -> None:
 
 
 def test_continued_pre_training_comes_with_its_warning() -> None:
-    advice = decide(S(rows=rows("text", tokens=10**7)))
+    advice = decide(S(rows=rows("text"), tokens=Tokens(10**7)))
     assert any(reason.startswith("warning:") for reason in advice.reasons)
 
 
@@ -352,11 +389,17 @@ def test_the_decision_does_not_depend_on_anything_else() -> None:
         assert decide(case.situation) == decide(replace(case.situation))
 
 
-def test_memory_decides_between_tunings() -> None:
-    from plans import CPU, GPU, OLD_GPU, model
+def fitting(machine: Machine, parameters: int = 8_000_000_000, longest: int = 512) -> dict[str, Fit]:
+    from plans import composed, model
+    from plans import rows as prepared
 
-    def fitting(machine: Any, parameters: int, longest: int = 512) -> dict[str, Fit]:
-        return {fit.tuning: fit for fit in fits_of(model(parameters), machine, longest)}
+    data = replace(prepared(), train=replace(prepared().train, longest=longest))
+    facts = Facts(model(parameters), data, machine, False)
+    return {fit.tuning: fit for fit in fits_of(composed().config, facts)}
+
+
+def test_memory_decides_between_tunings() -> None:
+    from plans import CPU, GPU, OLD_GPU
 
     assert set(fitting(GPU, 5_000_000_000)) == {"lora", "qlora", "full"}
     assert set(fitting(GPU, 8_000_000_000)) == {"lora", "qlora"}
@@ -370,23 +413,22 @@ def test_memory_decides_between_tunings() -> None:
 
 
 def test_a_smaller_batch_is_tried_before_another_tuning() -> None:
-    from plans import GPU, model
+    from plans import GPU
 
     machine = replace(GPU, device_memory=24 * 2**30)
-    short, long = (
-        next(fit for fit in fits_of(model(), machine, length) if fit.tuning == "lora") for length in (256, 8192)
-    )
+    short, long = (fitting(machine, longest=length)["lora"] for length in (256, 8192))
     assert short.settings == ()
     batch, accumulation = (int(one.partition("=")[2]) for one in long.settings)
     assert batch < 8 and batch * accumulation == 8
 
 
-def test_what_fits_is_what_the_plan_says(tmp_path: Path, chat_file: Path) -> None:
-    """The estimate for a command is that of the plan for the same command."""
-    from finetune.machine import look
-    from finetune.plan import plan_run
+@pytest.mark.parametrize("fit", ["qlora", "lora", "sharded"])
+def test_what_fits_is_what_the_plan_says(fit: str) -> None:
+    """The estimate for a tuning is that of the plan for the settings that it comes with."""
+    from plans import GPU, plan
 
-    plan = plan_run(compose(["model=tiny", f"data.train={chat_file}", f"output_dir={tmp_path}"]))
-    fit = fits_of(inspect_model("tiny"), look(), plan.data.train.longest)[0]
-    assert (fit.tuning, fit.settings) == ("lora", ())
-    assert fit.gigabytes == pytest.approx(plan.memory.total / 2**30)
+    machine = replace(GPU, device_memory=24 * 2**30, devices=4)
+    found = fitting(machine, longest=400)[fit]
+    tuning = "lora" if fit == "sharded" else fit
+    planned = plan(f"tuning={tuning}", *found.settings, machine=machine)
+    assert found.gigabytes == planned.memory.total / 2**30

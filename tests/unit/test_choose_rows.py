@@ -10,13 +10,20 @@ import pytest
 from rows import chat_row, write_rows
 
 from finetune.choose import command
+from finetune.choose import seen as seen_rows
 from finetune.choose import situation as kinds
+from finetune.choose import tokens as counted_tokens
 from finetune.choose.known import QUESTIONS, TOLD, Question, read_answer
 from finetune.choose.seen import MOST_ROWS, kind_of, look_at_rows
 from finetune.choose.settings import read_settings
-from finetune.choose.situation import Rows
+from finetune.choose.situation import Rows, Tokens
+from finetune.choose.text import lines
+from finetune.compose import compose
 from finetune.config import DataConfig
 from finetune.errors import UserError
+from finetune.plan import RunPlan, plan_run
+from finetune.settings.recipe import recipe_names
+from finetune.settings.shipped import recipes_folder
 
 ASK = {"role": "user", "content": "What is this?"}
 SAY = {"role": "assistant", "content": "A lamp."}
@@ -68,10 +75,10 @@ def test_rows_are_counted_and_measured(tmp_path: Path) -> None:
     broken = {"messages": [ASK, {"role": "assistant", "content": ""}]}
     path = write_rows(tmp_path / "rows.jsonl", [*chats, calls, broken])
     (seen,) = look(path)
-    assert (seen.kind, seen.count, seen.exact, seen.refused, seen.calls) == (kinds.CHAT, 32, True, 1, True)
+    assert (seen.kind, seen.count, seen.exact, seen.refused) == (kinds.CHAT, 32, True, 1)
     lengths = [sum(len(turn["content"]) for turn in row["messages"]) + 1 for row in chats]
-    assert seen.longest == max(lengths) // 4
-    assert seen.tokens == pytest.approx(sum(lengths) / 4, rel=0.1)
+    assert seen.longest == max(lengths)
+    assert seen.characters == pytest.approx(sum(lengths), rel=0.1)
 
 
 def test_many_rows_are_estimated_from_the_size_of_the_file(tmp_path: Path) -> None:
@@ -166,7 +173,7 @@ def test_rows_can_be_said_instead_of_shown() -> None:
     assert choose("choose.rows=600", "choose.feedback=pairs")["answer"].situation.rows[0].kind == kinds.BETTER_WORSE
     found = choose("choose.rows=600", "choose.gap=both", "choose.tried=[prompt,few_shot,retrieval]")["answer"]
     assert (found.advice.path, found.advice.tunes) == ("reading", True)
-    assert choose()["answer"].advice.stop == "few_rows"
+    assert choose()["answer"].advice.stop == "no_rows"
 
 
 def test_only_what_matters_is_asked() -> None:
@@ -251,7 +258,7 @@ def test_settings_that_cannot_be_meant_are_refused(arguments: list[str], said: s
 
 def test_memory_that_is_said_stands_for_a_gpu() -> None:
     found = choose("model=tiny", "choose.memory=24", "choose.devices=2")["answer"].situation.base
-    assert (found.device, found.said) == ("cuda", "2 × GPU with 24 GB")
+    assert found.said == "2 × GPU with 24 GB"
     assert found.fit("sharded") is not None
     assert choose("model=tiny", "choose.memory=0.1")["answer"].advice.tuning is None
 
@@ -273,3 +280,95 @@ def test_a_base_with_quantized_weights_is_refused(llama: Path, tmp_path: Path) -
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="stored quantized"):
         choose(f"model.name={folder}")
+
+
+def counted(*arguments: str) -> tuple[Tokens, command.Answer]:
+    answer = command.choose(arguments, None)
+    return answer.situation.tokens, answer
+
+
+def planned(answer: command.Answer) -> RunPlan:
+    """The plan of the command that was printed."""
+    (words,) = (one.words[2:] for one in answer.commands if one.words[1] == "plan")
+    return plan_run(compose(list(words)))
+
+
+RECIPES = [*recipe_names(), "support-json/heldout.jsonl"]
+
+
+@pytest.mark.parametrize("given", RECIPES)
+def test_tokens_and_memory_are_those_of_the_plan(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the rows of every recipe: the same tokens, the same longest row, and the same memory."""
+    monkeypatch.chdir(tmp_path)
+    if given.endswith(".jsonl"):
+        arguments = [str(recipes_folder() / given)]
+    else:
+        data = compose([], given).config.data
+        arguments = [f"data.train={data.train}", *([f"data.eval={data.eval}"] if data.eval else [])]
+    tokens, answer = counted(*arguments, "model=tiny")
+    assert not (tmp_path / "runs").exists()
+    plan = planned(answer)
+    assert tokens == Tokens(plan.data.train.tokens, plan.data.train.longest, "counted")
+    fit = answer.situation.base and answer.situation.base.fit(plan.config.tuning.option)
+    assert fit and fit.gigabytes * 2**30 == plan.memory.total
+    assert f"{plan.data.train.tokens:,} tokens, the longest row {plan.data.train.longest:,} (" in "".join(lines(answer))
+
+
+@pytest.mark.parametrize("settings", [(), ("data.max_length=60", "data.on_long=truncate"), ("data.eval_share=0.4",)])
+def test_pairs_and_settings_count_as_they_do_in_the_plan(
+    settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(
+        Path("pairs.jsonl"),
+        [{"prompt": f"Say {n}.", "chosen": f"{n} " * (n + 1), "rejected": "No."} for n in range(60)],
+    )
+    tokens, answer = counted("pairs.jsonl", "model=tiny", *settings)
+    plan = planned(answer)
+    assert (tokens.total, tokens.longest) == (plan.data.train.tokens, plan.data.train.longest)
+
+
+def test_many_rows_are_counted_by_their_first_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in (seen_rows, counted_tokens):
+        monkeypatch.setattr(module, "MOST_ROWS", 300)
+    write_rows(Path("many.jsonl"), [chat_row(number) for number in range(1200)])
+    write_rows(Path("few.jsonl"), [chat_row(-number) for number in range(1, 90)])
+    for settings in ((), ("data.weights=[0.5,2]",), ("data.counts=[700,300]",)):
+        tokens, answer = counted("many.jsonl", "few.jsonl", "model=tiny", *settings)
+        assert tokens.how == "sampled"
+        assert tokens.total == pytest.approx(planned(answer).data.train.tokens, rel=0.05)
+    assert "an epoch reads about " in "".join(lines(answer))
+    Path("many.jsonl").write_text(Path("many.jsonl").read_text().replace('"assistant"', '"nobody"', 1))
+    assert any(
+        "would refuse this run: many.jsonl:1 " in remark for remark in counted("many.jsonl", "model=tiny")[1].remarks
+    )
+
+
+def test_rows_that_the_plan_refuses_are_guessed_and_that_is_said(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [*(chat_row(number) for number in range(60)), {"messages": [ASK]}])
+    tokens, answer = counted(str(path), "model=tiny")
+    assert tokens.how == "guessed" and tokens.total > 0
+    assert any("would refuse" in remark and "rows.jsonl:61" in remark for remark in answer.remarks)
+    assert "about" in next(reason for reason in answer.advice.reasons if "an epoch reads" in reason)
+    votes = write_rows(tmp_path / "votes.jsonl", [{"prompt": "a", "completion": "b", "label": True}] * 60)
+    tokens, answer = counted(str(votes), "model=tiny")
+    assert (tokens.how, answer.remarks) == ("guessed", ())
+
+
+def test_the_memory_of_distillation_holds_the_teacher(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models import save_llama, save_tokenizer
+
+    monkeypatch.chdir(tmp_path)
+    save_llama(tmp_path / "teacher", hidden=128)
+    save_tokenizer(tmp_path / "teacher")
+    path = write_rows(tmp_path / "rows.jsonl", [chat_row(number) for number in range(300)])
+    wanted = ("choose.teacher=teacher", "choose.cost=true")
+    _, answer = counted(str(path), f"model.name={llama}", *wanted)
+    plan = planned(answer)
+    assert plan.memory.frozen and answer.situation.base
+    assert answer.situation.base.fits[0].gigabytes * 2**30 == plan.memory.total
+    _, answer = counted(str(path), f"model.name={llama}", f"choose.teacher={llama}", "choose.cost=true")
+    assert any("would refuse this run: method.teacher" in remark for remark in answer.remarks)

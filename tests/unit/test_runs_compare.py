@@ -114,6 +114,17 @@ def test_settings_of_the_evaluation_are_those_that_it_was_made_with(finetune: Ru
     assert found["evaluate.max_new_tokens"] == [evaluation["max_new_tokens"], 99]
 
 
+def test_settings_of_an_evaluation_are_no_difference_to_a_run_that_has_none(finetune: Run, place: Path) -> None:
+    plan = json.loads((place / "good" / "plan.json").read_text())
+    plan["config"]["evaluate"]["few_shot"] = 7
+    (place / "good" / "plan.json").write_text(json.dumps(plan))
+    trained = {"training.learning_rate", "training.max_steps", "training.save_every", "training.eval_every"}
+    for evaluated in (("poor", "good"), ("poor",), ()):
+        for name in {"poor", "good"} - set(evaluated):
+            (place / name / "eval.json").unlink(missing_ok=True)
+        assert {one["key"] for one in compared(finetune, "poor", "good")["differing"]} == trained
+
+
 def test_answers_are_paired_by_their_rows_whatever_their_order(finetune: Run, place: Path) -> None:
     copy_with_answers(place, "half", 6)
     copy_with_answers(place, "most", 9)

@@ -67,6 +67,7 @@ def test_the_list_for_a_person_has_a_line_for_each_run(finetune: Run, place: Pat
     assert (code, err) == (0, "")
     heads, *lines = out.splitlines()
     assert heads.split()[0] == "name" and len(lines) == 3
+    assert "  loss   held-out loss  " in heads  # and not a count of rows
     assert lines[1].startswith("good   finished, 30 steps  sft, lora  tiny   40")
     assert "exact 100.0 %" in lines[1] and "better" in lines[1]
 

@@ -72,7 +72,7 @@ def test_an_adapter_has_seen_what_its_run_was_trained_on(
     make_run: Runs, random_model_folder: Path, placed: Callable[[Path], str]
 ) -> None:
     run_dir = make_run()
-    make_run("name=twin", seed=1)  # of the same size, and not the one
+    make_run("name=another", seed=1)  # of the same size, found before it, and not the one
     (run_dir.parent / "base").write_text(str(random_model_folder))
     adapter, said = placed(run_dir), refused("mine", LEAKY)
     (found,) = refused(adapter, LEAKY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,14 @@ def read_contents(run_dir: Path) -> Contents:
 
 
 def artefact_digest(run_dir: Path) -> str:
-    """Changes when the run's result does; quick, since only the ends of its weights files are read."""
+    """Changes when the run's result does."""
+    return weights_digest([run_dir / ADAPTER, run_dir / MODEL])
+
+
+def weights_digest(folders: Iterable[Path]) -> str:
+    """Changes when weights do; quick, since only the ends of their files are read."""
     digest = hashlib.sha256()
-    for folder in (run_dir / ADAPTER, run_dir / MODEL):
+    for folder in folders:
         for path in sorted(folder.glob("*.safetensors")):
             size = path.stat().st_size
             with path.open("rb") as file:

@@ -29,6 +29,11 @@ class Said:
     tokens: int | None  # the stop token is not counted; None when the endpoint does not tell
     prompt_tokens: int | None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no text."""
+        return not self.text.strip()
+
 
 class Engine(Protocol):
     """Something that answers."""
@@ -53,6 +58,9 @@ class Engine(Protocol):
 
     def shown(self, prompt: Prompt) -> str:
         """The prompt as a person reads it."""
+
+    def unkept(self, prompts: Sequence[Prompt], room: int) -> int:
+        """For how many of the prompts no answer is kept."""
 
     def answer(self, prompts: Sequence[Prompt], room: int) -> list[Said]:
         """The most likely answer to each prompt; those that are kept are not asked for again."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config import DataConfig
+from finetune.data.faults import FaultLog
 from finetune.data.groups import groups_of_rows
-from finetune.data.leaks import Compared, check_leaks
+from finetune.data.leaks import Compared, note_leak, strongest
+from finetune.data.likeness.contamination import overlaps
 from finetune.data.prepared import Allowed
 from finetune.data.rows import Chat, Row, Text, compared, from_json
-from finetune.errors import Fault, UserError
+from finetune.errors import Fault, UserError, counted, listed
 from finetune.evaluate.questions import choose_rows
 from finetune.evaluate.settings import EvaluateSettings, MeasuredRows
 from finetune.evaluate.subjects import Subject
+from finetune.log import log
 
 if TYPE_CHECKING:
     from finetune.data.load import Loaded
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from finetune.plan import RunPlan
 
 POOL = 10_000  # training rows that examples and prompts are drawn from
+SHOWN_PLACES = 4  # of rows that are wrong alike, beside the first
 SHAPE_SAID = {"chat": "conversations", "text": "plain text"}
 
 
@@ -32,6 +37,7 @@ class Measured:
 
     shape: str  # chat or text
     held_out: tuple[Row, ...]
+    places: tuple[str, ...]  # where each of them stands
     training: tuple[Chat, ...]  # for examples and prompts
     given: Any = None  # data.eval; None for a run's own rows
     split_fingerprint: str | None = None  # of all rows that the run held out
@@ -71,14 +77,24 @@ def _own_rows(plan: RunPlan, most: int, seed: int) -> tuple[Measured, _Texts]:
 
     split = check_rows(Path(plan.run_dir), plan)
     held_out = choose_rows(read_rows(split), split.rows, most, seed)
+    places = [_own_place(plan, index) for index in choose_rows(range(split.rows), split.rows, most, seed)]
     clusters = tuple(choose_rows(read_groups(split), split.rows, most, seed))
     training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
     fingerprint = plan.data.held_out_fingerprint
     measured = Measured(
-        plan.data.shape, tuple(held_out), tuple(training), split_fingerprint=fingerprint, clusters=clusters
+        plan.data.shape,
+        tuple(held_out),
+        tuple(places),
+        tuple(training),
+        split_fingerprint=fingerprint,
+        clusters=clusters,
     )
     every = [compared(row) for row in read_rows(split)]
-    return measured, _Texts(Compared("data.eval", every, lambda index: f"{plan.run_dir} held-out row {index + 1}"))
+    return measured, _Texts(Compared("data.eval", every, lambda index: _own_place(plan, index)))
+
+
+def _own_place(plan: RunPlan, index: int) -> str:
+    return f"{plan.run_dir} held-out row {index + 1}"
 
 
 def check_rows(run_dir: Path, plan: RunPlan) -> SplitFacts:
@@ -115,6 +131,7 @@ def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> 
     measured = Measured(
         shape,
         tuple(rows[place] for place in places),
+        tuple(loaded[place].where for place in places),
         tuple(training),
         settings.data.eval,
         clusters=tuple(groups[place] for place in places) if groups else None,
@@ -169,21 +186,50 @@ def _check_askable(measured: Measured, subjects: Sequence[Subject]) -> None:
 
 def _apart(measured: Measured, texts: _Texts, subjects: Sequence[Subject], settings: EvaluateSettings) -> Measured:
     """Refuse rows that any of the targets was trained on, or that stand among the examples; or count them."""
-    words, allowed = settings.data.contamination_words, settings.data.allow_contamination
     # a run's own held-out rows were compared with its training rows before it was trained
-    plans = [one.plan for at, one in enumerate(subjects) if one.plan and (at or measured.given is not None)]
-    trained = [_training_texts(plan) for plan in plans]
+    own = subjects[0].run_dir if measured.given is None else None
+    seen = {Path(plan.run_dir).resolve(): plan for one in subjects if (plan := one.trained)}
+    trained = [_training_texts(plan) for run_dir, plan in seen.items() if own is None or run_dir != own.resolve()]
     trained += [texts.training] if texts.training else []
-    found, faults, total = list[Allowed](), list[Fault](), 0
-    for part in trained:
-        try:
-            found += check_leaks(part, [texts.held_out], words=words, allowed=allowed)
-        except UserError as error:
-            faults += error.faults
-            total += error.total
-    if faults:
-        raise UserError(faults, total)
-    return Measured(**{**vars(measured), "contamination": tuple(found)})
+    words, allowed = settings.data.contamination_words, settings.data.allow_contamination
+    leaks = [_leaks(part, texts.held_out, words) for part in trained]
+    if not allowed and any(leaks):
+        raise UserError(_in_one_line(log) for part in leaks for log in part.values())
+    _warn_of_unknown(subjects)
+    found = [Allowed(texts.held_out.key, kind, log.total) for part in leaks for kind, log in sorted(part.items())]
+    return replace(measured, contamination=tuple(found))
+
+
+def _leaks(train: Compared, held_out: Compared, words: int) -> dict[str, FaultLog]:
+    """The held-out rows that stand in training rows too, by how alike they are."""
+    logs: dict[str, FaultLog] = defaultdict(FaultLog)
+    for overlap in strongest(overlaps(train.texts, held_out.texts, words=words)):
+        note_leak(overlap, train, held_out, words, logs[overlap.kind])
+    return logs
+
+
+def _in_one_line(rows: FaultLog) -> Fault:
+    """The first of several rows that are wrong alike, with the places of some more."""
+    first, *others = rows.faults
+    if not others:
+        return first
+    places = listed([one.where for one in others[:SHOWN_PLACES]])
+    more = f", … ({counted(rows.total, 'row')} in all)" if rows.total > 1 + SHOWN_PLACES else ""
+    return replace(first, what=f"{first.what}; so are {places}{more}")
+
+
+def _warn_of_unknown(subjects: Sequence[Subject]) -> None:
+    """Say of which models nobody knows what they were trained on; the base of another target stands for none."""
+    bases = {one.plan.model.fingerprint for one in subjects if one.plan}
+    bases |= {one.facts.fingerprint for one in subjects if one.facts and one.facts.adapter}
+    unknown = [
+        one.given
+        for one in subjects
+        if one.facts and not one.made_by and (one.facts.adapter or one.facts.fingerprint not in bases)
+    ]
+    if unknown:
+        what = "no run is known that made it, so nothing shows that it has not seen these rows"
+        log.warning(f"{listed(unknown)}: {what}; where there is a run, name its directory, or its output_dir")
 
 
 def _training_texts(plan: RunPlan) -> Compared:

@@ -83,10 +83,14 @@ class LocalEngine:
         """The prompt as the template writes it."""
         return str(self._speech.tokenizer.decode(prompt.ids))
 
+    def unkept(self, prompts: Sequence[Prompt], room: int) -> int:
+        """For how many of the prompts no answer is kept."""
+        return sum(self._key(prompt, room) not in self._kept.found for prompt in prompts)
+
     def answer(self, prompts: Sequence[Prompt], room: int) -> list[Said]:
         """The most likely answer to each prompt."""
         stops = self._speech.encoder.stop_ids
-        keys = {key_of("answer", prompt.ids, room, stops): prompt for prompt in prompts}
+        keys = {self._key(prompt, room): prompt for prompt in prompts}
         for part in self._unkept(keys, lambda prompt: len(prompt.ids), "answers"):
             given = [keys[key].ids for key in part]
             answers = generate(
@@ -103,7 +107,7 @@ class LocalEngine:
                 for one, ids in zip(answers, given, strict=True)
             ]
             self._kept.add({key: asdict(one) for key, one in zip(part, said, strict=True)})
-        return [Said(**self._kept.found[key_of("answer", prompt.ids, room, stops)]) for prompt in prompts]
+        return [Said(**self._kept.found[self._key(prompt, room)]) for prompt in prompts]
 
     def predict(self, prompts: Sequence[Prompt]) -> list[Likelihood]:
         """How well each row's reference is predicted after its prompt."""
@@ -121,6 +125,9 @@ class LocalEngine:
         """Let go of the model."""
         self._open.close()
         self._open, self._model = ExitStack(), None
+
+    def _key(self, prompt: Prompt, room: int) -> str:
+        return key_of("answer", prompt.ids, room, self._speech.encoder.stop_ids)
 
     def _likelihoods(self, sequences: Sequences) -> list[Likelihood]:
         most = self._speech.context

@@ -33,6 +33,7 @@ class EndpointEngine:
         self._asking = Asking(endpoint, settings, Ceiling())
         self._folder, self._open = folder / self.identity, ExitStack()
         self._asked: Asked | None = None
+        self._heard = False  # it has given text
 
     def reference(self, row: Chat) -> str:
         """The expected answer, as it stands in the row."""
@@ -59,17 +60,38 @@ class EndpointEngine:
         """The messages, one after another."""
         return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt.messages)
 
+    def unkept(self, prompts: Sequence[Prompt], room: int) -> int:
+        """For how many of the prompts no answer is kept."""
+        asked = self._journal()
+        return sum(request.key(self._endpoint.model) not in asked for request in self._requests(prompts, room))
+
     def answer(self, prompts: Sequence[Prompt], room: int) -> list[Said]:
         """The answer to each prompt."""
-        sampling, asked = Sampling(self._temperature, None, room), self._journal()
-        requests = [Request(prompt.messages, sampling, SEED, self.name) for prompt in prompts]
+        requests, asked = self._requests(prompts, room), self._journal()
         outcome = self._asking.ask(requests, asked)
         if outcome.failed:
             said = f"{counted(len(outcome.failed), 'prompt')} of {len(prompts):,} not answered"
             why = next(iter(outcome.failed.values()))
             kept = f"{asked.requests:,} answers are kept; the same command continues"
             raise RunFailed(f"{self._endpoint.place}: {said} ({why}); {kept}")
-        return [_said(asked.reply(request.key(self._endpoint.model))) for request in requests]
+        answers = [_said(asked.reply(request.key(self._endpoint.model))) for request in requests]
+        self._check_heard(answers, room)
+        return answers
+
+    def _requests(self, prompts: Sequence[Prompt], room: int) -> list[Request]:
+        sampling = Sampling(self._temperature, None, room)
+        return [Request(prompt.messages, sampling, SEED, self.name) for prompt in prompts]
+
+    def _check_heard(self, answers: Sequence[Said], room: int) -> None:
+        """Fail when nothing that it was ever asked had any text for an answer."""
+        self._heard = self._heard or any(not one.is_empty for one in answers)
+        if self._heard or not answers:
+            return
+        cut = sum(not one.stopped for one in answers)
+        said = f"{counted(len(answers), 'answer')}, all of them empty, {cut:,} cut off at {counted(room, 'token')}"
+        mend = "raise evaluate.max_new_tokens if the model reasons first, or correct the model's name"
+        kept = f"once the server is mended delete {self._folder}, where they are kept"
+        raise RunFailed(f"{self._endpoint.place} {self._endpoint.model}: {said}; {mend}; {kept}")
 
     def predict(self, prompts: Sequence[Prompt]) -> list[Likelihood]:
         """Nothing: an endpoint does not tell."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +43,7 @@ class Work:
         first = self.subjects[0]
         if first.run_dir:
             return first.run_dir
-        given = key_of([one.given for one in self.subjects], asdict(self.settings))
+        given = key_of([one.given for one in self.subjects], wanted.deciding(self.settings))
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", first.given.rpartition("/")[2]).strip(".-")
         return Path(self.settings.output_dir).expanduser() / RESULTS / f"{name[:40] or 'target'}-{given[:8]}"
 
@@ -61,6 +63,7 @@ def plan_evaluation(arguments: Sequence[str]) -> Work:
     first = subjects[0].plan
     if first is not None:
         _, given = wanted.read(arguments, wanted.as_trained(given, first.config))
+    wanted.check_twice(given.evaluate)
     wanted.check_idle(given, [subject.kind for subject in subjects])
     return Work(tuple(subjects), given, measured_rows(subjects, given, given.seed))
 
@@ -71,6 +74,7 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
     plan = found[0].plan
     if plan is None:
         raise UserError.at(str(run_dir), "holds no run", "train one with `finetune train`")
+    wanted.check_twice(settings)
     given = replace(wanted.as_trained(EvaluateSettings(), plan.config), evaluate=settings)
     return evaluate(Work(tuple(found), given, measured_rows(found, given, given.seed)))
 
@@ -81,7 +85,7 @@ def evaluate(work: Work) -> dict[str, Any]:
 
     measured, settings = work.measured, work.settings
     for folder in (work.answers, work.folder):
-        _make(folder)
+        _check_place(folder)
     with explained(work.answers, "lower evaluate.batch_size"):
         contest = open_contest(work.subjects, settings, work.answers)
         beyond = Beyond.of(contest, settings.evaluate, settings.seed, work.answers)
@@ -99,11 +103,13 @@ def evaluate(work: Work) -> dict[str, Any]:
                 choices=Kept.open(work.answers, CHOICES),
                 clusters=measured.clusters,
                 aside=beyond.measure,
+                where=measured.places.__getitem__,
             )
         result = {**as_json(evaluation), **beyond.found, **_origin(work, contest)}
         held = {"given": measured.given, "split_fingerprint": measured.split_fingerprint}
         result["held_out"] |= held
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(evaluation)]
+        work.folder.mkdir(parents=True, exist_ok=True)
         write_text(work.folder / ANSWERS, "".join(lines))
         beyond.write(work.folder)
         write_json(work.folder / EVALUATION, result)
@@ -111,9 +117,11 @@ def evaluate(work: Work) -> dict[str, Any]:
     return result
 
 
-def _make(folder: Path) -> None:
+def _check_place(folder: Path) -> None:
+    """Refuse a place where no folder can be made, found out without leaving one there."""
+    there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=".finetune-", dir=there))
     except OSError as error:
         what = f"cannot be made a folder ({(error.strerror or str(error)).lower()})"
         raise UserError.at(str(folder), what, "choose another output_dir, or free it") from error
@@ -124,7 +132,13 @@ def _origin(work: Work, contest: Contest) -> dict[str, Any]:
     engines = [contest.judged, *contest.others]
     return {
         "targets": [
-            {"name": one.name, "given": one.given, "kind": one.kind, "identity": engine.identity}
+            {
+                "name": one.name,
+                "given": one.given,
+                "kind": one.kind,
+                "identity": engine.identity,
+                "made_by": one.trained.run_dir if one.trained else None,
+            }
             for one, engine in zip(work.subjects, engines, strict=True)
         ],
         "contamination": [asdict(one) for one in work.measured.contamination],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from finetune.config import EvaluateConfig
-from finetune.errors import SHOWN_FAULTS, Fault, UserError, listed
+from finetune.errors import UserError, counted, listed
 from finetune.evaluate.classes import are_classes, choice
 from finetune.evaluate.numeric import numeric
 from finetune.evaluate.overlap import bleu, f1, rouge_l, spaced
@@ -15,6 +15,7 @@ from finetune.evaluate.schema import json_schema, read_schema
 from finetune.evaluate.structured import json_fields, json_valid
 
 Scorer = Callable[[str, str], float]
+Where = Callable[[int], str]  # where a row stands, as messages name it
 
 _REASONING = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
@@ -94,7 +95,12 @@ def fits(reference: str, way: Scorer) -> bool:
     return way(reference, reference) == 1
 
 
-def fitting_scorers(settings: EvaluateConfig, references: Sequence[str]) -> dict[str, Scorer]:
+def by_number(at: int) -> str:
+    """The place of a held-out row of which nothing but its number is known."""
+    return f"held-out row {at + 1}"
+
+
+def fitting_scorers(settings: EvaluateConfig, references: Sequence[str], where: Where = by_number) -> dict[str, Scorer]:
     """The scorers that fit; a metric that does not, and a setting of a scorer that does not, are refused."""
     ways = scorers(settings)
     fit = fitting(references, ways)
@@ -102,25 +108,25 @@ def fitting_scorers(settings: EvaluateConfig, references: Sequence[str]) -> dict
     for name in (settings.metric, *(name for name, value in given.items() if value)):
         if name not in fit:
             key = f"evaluate.metric={name}" if name == settings.metric else SETTINGS[name]
-            raise _refusal(key, name, _unfit(name, references, ways[name]), fit)
+            raise _refusal(key, name, _unfit(name, references, ways[name]), where, fit)
     return {name: ways[name] for name in fit}
 
 
-def _refusal(key: str, name: str, bad: Sequence[int], fit: Sequence[str]) -> UserError:
+def _refusal(key: str, name: str, bad: Sequence[int], where: Where, fit: Sequence[str]) -> UserError:
     others = f"of these rows {listed(fit, len(fit))} say something"
     if name == "choice":
         what = "compares classes, and the references are not a few short names that come again and again"
         return UserError.at(key, what, others)
+    more = f" (as those of {counted(len(bad) - 1, 'other row')})" if len(bad) > 1 else ""
     mend = f"{key} compares with nothing else; {others}"
-    faults = [Fault(f"held-out row {number} answer", UNFIT[name], mend) for number in bad[:SHOWN_FAULTS]]
-    return UserError(faults, total=len(bad))
+    return UserError.at(f"{where(bad[0])} answer", f"{UNFIT[name]}{more}", mend)
 
 
 def _unfit(name: str, references: Sequence[str], way: Scorer) -> list[int]:
-    """The references, counted from 1, about which a scorer says nothing."""
+    """The places of references about which a scorer says nothing."""
     if name == "choice":
-        return [] if are_classes(references) else [*range(1, len(references) + 1)]
-    return [number for number, text in enumerate(references, 1) if not fits(text, way)]
+        return [] if are_classes(references) else [*range(len(references))]
+    return [at for at, text in enumerate(references) if not fits(text, way)]
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.config import DataConfig, EvaluateConfig, GroupedRowsConfig, RunConfig, setting
+from finetune.config import DataConfig, EvaluateConfig, GroupedRowsConfig, RunConfig, flatten, setting
 from finetune.endpoint.settings import EndpointSettings, verbatim
 from finetune.errors import Fault, UserError
 from finetune.settings.verb import read_verb
@@ -66,6 +67,38 @@ def as_trained(settings: EvaluateSettings, config: RunConfig) -> EvaluateSetting
     else:
         data = MeasuredRows()
     return EvaluateSettings(settings.output_dir, config.seed, config.evaluate, data, AskedSettings())
+
+
+# Settings that decide how an evaluation goes, and not what comes out.
+NOT_DECIDING = (
+    "output_dir",
+    "evaluate.batch_size",
+    "evaluate.choose_again",
+    *(f"endpoint.{item.name}" for item in dataclasses.fields(EndpointSettings)),
+)
+
+
+def deciding(settings: EvaluateSettings) -> dict[str, Any]:
+    """The settings that decide the result, by their keys."""
+    return {key: value for key, value, _ in flatten(settings) if key not in NOT_DECIDING}
+
+
+def check_twice(settings: EvaluateConfig) -> None:
+    """Refuse what stands twice in a list: the second would do nothing."""
+    lists: dict[str, Sequence[object]] = {
+        "rungs": settings.rungs,
+        "prompts": settings.prompts,
+        "strengths": settings.strengths,
+        "tasks": settings.tasks,
+    }
+    faults = [
+        Fault(f"evaluate.{name}", f"{one} is given twice", "give each once")
+        for name, given in lists.items()
+        for one, count in Counter(given).items()
+        if count > 1
+    ]
+    if faults:
+        raise UserError(faults)
 
 
 def check_idle(settings: EvaluateSettings, kinds: Sequence[str]) -> None:

@@ -86,7 +86,7 @@ class Sweep:
 
     def points(self) -> list[dict[str, Any]]:
         """Score and distance at every strength; what is kept is not measured again."""
-        strengths = sorted(set(self.settings.strengths))
+        strengths = sorted(self.settings.strengths)
         kls = self._distances(strengths)
         return [self._point(strength, self._scores(strength), kls[strength]) for strength in strengths]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from finetune.endpoint.client import Endpoint, find_endpoint
 from finetune.endpoint.settings import EndpointSettings
 from finetune.errors import Fault, UserError, did_you_mean, listed
+from finetune.evaluate.origin import check_made, run_that_made
 from finetune.evaluate.remote import NAMES
 from finetune.model_files import ModelFacts, hub, inspect_model
 from finetune.model_files.adapters import is_adapter
@@ -27,6 +28,12 @@ class Subject:
     plan: RunPlan | None = None
     facts: ModelFacts | None = None  # of an adapter or a model
     endpoint: Endpoint | None = None
+    made_by: RunPlan | None = None  # the run that made an adapter or a model, where one is known
+
+    @property
+    def trained(self) -> RunPlan | None:
+        """The run whose training rows it has seen."""
+        return self.plan or self.made_by
 
     @property
     def run_dir(self) -> Path | None:
@@ -59,10 +66,14 @@ def find_subject(target: str, runs: Path, asking: EndpointSettings) -> Subject:
         return _endpoint(target, asking)
     if run_dir := find_run(target, runs):
         check_finished(run_dir)
-        return Subject(run_dir.resolve().name, target, "run", plan=load_plan(run_dir))
+        plan = load_plan(run_dir)
+        check_made(plan)
+        return Subject(run_dir.resolve().name, target, "run", plan=plan)
     name, revision = _model_name(target, runs)
     facts = inspect_model(name, revision)
-    return Subject(target, target, "adapter" if facts.adapter else "model", facts=facts)
+    folder = Path(name).expanduser()
+    made_by = run_that_made(folder, runs) if folder.is_dir() else None
+    return Subject(target, target, "adapter" if facts.adapter else "model", facts=facts, made_by=made_by)
 
 
 def find_run(target: str, runs: Path) -> Path | None:

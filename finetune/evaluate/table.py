@@ -131,10 +131,14 @@ def class_line(rung: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 def extra_metrics(result: Mapping[str, Any]) -> list[str]:
-    """The metrics shown beside the one that decides."""
+    """The metrics shown beside the one that decides: the usual ones, and those that a setting was given for."""
     known = result["rungs"][0].get("scores", {})
     structured = [name for name in ("json_valid", "json_fields") if name in known]
-    return [name for name in structured or ("contains", "f1") if name in known and name != result["metric"]]
+    asked = ["json_schema", "regex"]  # without their setting nobody computes them
+    if result.get("settings", {}).get("tolerance"):
+        asked.append("numeric")
+    shown = [*(structured or ("contains", "f1")), *asked]
+    return [name for name in shown if name in known and name != result["metric"]]
 
 
 def shown_score(metric: str, value: float) -> str:

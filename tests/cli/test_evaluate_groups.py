@@ -68,6 +68,7 @@ def test_a_metric_that_does_not_fit_is_refused_with_those_that_do(
     assert finetune(*TRAIN)[0] == 0
     code, out, err = finetune("evaluate", "runs/x", "evaluate.metric=numeric")
     assert (code, out) == (2, "")
-    assert err.startswith("error: held-out row 1 answer: does not end in a number; evaluate.metric=numeric")
+    assert err.startswith("error: runs/x held-out row 1 answer: does not end in a number (as those of ")
+    assert err.count("\n") == 1
     assert "exact, contains, f1, rouge_l, bleu say something" in err
     assert not (tmp_path / "runs" / "x" / "eval.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -196,3 +197,102 @@ def test_a_server_that_counts_nothing_leaves_the_tokens_open(
     assert (rung["tokens_per_answer"], rung["prompt_tokens"], rung["stop_rate"]) == (None, None, 0.0)
     answers = read_lines(Path(json.loads(out)["run_dir"]) / "answers.jsonl")
     assert {answers[0]["answers"]["tuned"][name] for name in ("tokens", "prompt_tokens", "nll")} == {None}
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """What stands in the folder of runs, but for kept answers."""
+    return [path for path in folder.glob("runs/*") if path.name != ".answers"]
+
+
+def test_where_nothing_was_answered_no_folder_is_left(endpoint: Endpoint, files: Path, finetune: Finetune) -> None:
+    code, _, err = finetune("evaluate", "http://127.0.0.1:9/v1#big", "data.eval=new.jsonl", *FAST)
+    assert code == 1, err
+
+    def interrupt(messages: Any) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return "no"
+
+    code, _, err = finetune("evaluate", target(endpoint), "data.eval=new.jsonl", "evaluate.metric=numeric", *FAST)
+    assert code == 2, err
+    endpoint.answer = interrupt
+    code, _, err = finetune("evaluate", target(endpoint), "data.eval=new.jsonl", *FAST)
+    assert code == 130, err
+    assert left_behind(files) == []
+
+
+@pytest.mark.parametrize("place", ["a file", "a link to nothing"])
+def test_a_place_for_results_that_cannot_be_is_refused_before_anything_is_asked(
+    endpoint: Endpoint, files: Path, finetune: Finetune, place: str
+) -> None:
+    (files / "taken").write_text("mine") if place == "a file" else (files / "taken").symlink_to("nowhere")
+    code, out, err = finetune("evaluate", target(endpoint), "data.eval=new.jsonl", "output_dir=taken")
+    assert (code, out, endpoint.requests) == (2, "", 0)
+    assert err.startswith("error: taken/.answers: cannot be made a folder ("), err
+
+
+def test_results_that_cannot_differ_go_into_the_same_folder(
+    endpoint: Endpoint, files: Path, finetune: Finetune
+) -> None:
+    def folder(*given: str) -> str:
+        code, out, err = finetune("evaluate", target(endpoint), "data.eval=new.jsonl", "--json", *given)
+        assert code == 0, err
+        return str(json.loads(out)["run_dir"])
+
+    plain = folder()
+    same = ("endpoint.concurrency=1", "endpoint.timeout=9", "endpoint.requests_per_minute=999", "evaluate.batch_size=2")
+    assert [folder(one) for one in same] == [plain] * len(same)
+    assert len({plain, folder("endpoint.temperature=0.5"), folder("evaluate.metric=f1"), folder("seed=7")}) == 4
+
+
+def test_an_endpoint_that_never_says_anything_is_an_error(endpoint: Endpoint, files: Path, finetune: Finetune) -> None:
+    endpoint.answer, endpoint.finish = (lambda messages: None), "length"  # as a model that is still thinking answers
+    given = ("evaluate", target(endpoint), "data.eval=new.jsonl", *FAST)
+    for _ in range(2):  # also when the answers are kept
+        code, out, err = finetune(*given, "evaluate.max_new_tokens=5")
+        assert (code, out) == (1, ""), err
+        said = err.splitlines()[-1]
+        assert said.startswith("error: endpoint 127.0.0.1")
+        assert f"big: {ROWS} answers, all of them empty, {ROWS} cut off at 5 tokens; raise evaluate.max_new" in said
+        assert "delete runs/.answers/" in said
+    assert endpoint.requests == ROWS and left_behind(files) == []
+    endpoint.answer = lambda messages: ANSWER
+    code, _, err = finetune(*given, "evaluate.max_new_tokens=6")
+    assert code == 0, err
+
+
+def test_an_endpoint_that_sometimes_says_nothing_is_warned_of(
+    endpoint: Endpoint, files: Path, finetune: Finetune
+) -> None:
+    endpoint.answer = lambda messages: " \n" if messages[-1]["content"] in ("jugs 41", "jugs 45") else ANSWER
+    code, _, err = finetune("evaluate", target(endpoint), "data.eval=new.jsonl", *FAST)
+    assert code == 0, err
+    assert f"warning: big: 2 of {ROWS} answers have no text" in err.splitlines()
+
+
+def test_progress_names_the_target_and_says_what_is_really_asked(
+    endpoint: Endpoint, files: Path, finetune: Finetune
+) -> None:
+    given = ("data.eval=new.jsonl", "data.train=learn.jsonl", "evaluate.few_shot=2", "evaluate.prompt_rows=4")
+    code, _, err = finetune("evaluate", target(endpoint), *given)
+    assert code == 0, err
+    none, *lines = [line.partition(" in ")[0] for line in err.splitlines()]
+    assert none.startswith("base is left out: ")
+    assert lines == [
+        "prompts: 3 × 4 training rows, 12 answers to choose one",
+        "examples: with and without the prompt × 4 training rows, 8 answers",
+        *(f"{name}: {ROWS} answers" for name in ("prompted", "few_shot", "big")),
+    ]
+    assert finetune("evaluate", target(endpoint), *given)[2].splitlines() == [err.splitlines()[0]]
+    write_rows(files / "new.jsonl", [asked_row(number) for number in range(41, 41 + ROWS)])
+    code, _, err = finetune("evaluate", target(endpoint), *given)
+    _, *lines = [line.partition(" in ")[0] for line in err.splitlines()]
+    assert lines == [f"{name}: 1 answer" for name in ("prompted", "few_shot", "big")]
+
+
+def test_a_score_that_a_setting_was_given_for_is_shown(endpoint: Endpoint, files: Path, finetune: Finetune) -> None:
+    given = ("evaluate", target(endpoint), "data.eval=new.jsonl")
+    code, out, err = finetune(*given, r"evaluate.pattern=\d", "evaluate.tolerance=0")
+    assert code == 0, err
+    assert "pattern right" in out.splitlines()[0]
+    assert "pattern right" not in finetune(*given)[1]
+    assert finetune(*given, r"evaluate.pattern=\d", "evaluate.metric=regex")[1].count("pattern right") == 1

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from finished import Runs, asked_row, finished_run, read_lines, text_row
@@ -18,6 +19,7 @@ from finetune.evaluate.run import evaluate, plan_evaluation
 Finetune = Callable[..., tuple[int, str, str]]
 SMALL = ("evaluate.few_shot=2", "evaluate.prompt_rows=4", "evaluate.max_new_tokens=6")
 OTHERS = range(40, 46)
+SOME = ", … (8 rows in all)"
 
 
 @pytest.fixture
@@ -35,6 +37,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def talk(question: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "yes"}]}
+
+
 def refusal(*arguments: str) -> UserError:
     with pytest.raises(UserError) as caught:
         plan_evaluation(arguments)
@@ -48,6 +54,8 @@ def test_runs_adapters_and_models_stand_beside_each_other(make_run: Runs, random
     work = plan_evaluation(["first", "second", "lone", str(random_model_folder)])
     result = evaluate(work)
     assert [one["kind"] for one in result["targets"]] == ["run", "run", "adapter", "model"]
+    made_by = ["runs/first", "runs/second", "runs/second", None]
+    assert [one["made_by"] for one in result["targets"]] == made_by
     names = [rung["name"] for rung in result["rungs"]]
     assert names == ["base", "prompted", "few_shot", "tuned", "second", "lone", str(random_model_folder)]
     said = {
@@ -131,10 +139,10 @@ def test_rows_that_a_run_was_trained_on_are_refused_and_listed(make_run: Runs, f
     make_run()
     rows = [asked_row(number) for number in (50, 3, 51, 7)]
     write_rows(files / "leaky.jsonl", rows)
-    faults = refusal("mine", "data.eval=leaky.jsonl").faults
-    assert [fault.where for fault in faults] == ["leaky.jsonl:2", "leaky.jsonl:4"]
-    assert "trained on too, at runs/mine training row 4" in faults[0].what
-    assert "data.allow_contamination=true" in faults[0].mend
+    (fault,) = refusal("mine", "data.eval=leaky.jsonl").faults
+    assert fault.where == "leaky.jsonl:2"
+    assert fault.what.endswith("trained on too, at runs/mine training row 4; so are leaky.jsonl:4")
+    assert "data.allow_contamination=true" in fault.mend
     result = evaluate(plan_evaluation(["mine", "data.eval=leaky.jsonl", "data.allow_contamination=true"]))
     assert result["contamination"] == [{"key": "data.eval", "kind": "same", "rows": 2}]
     for name in ("report.md", "report.html"):
@@ -145,15 +153,26 @@ def test_rows_that_another_target_was_trained_on_are_refused(make_run: Runs, fil
     make_run()
     write_rows(files / "greedy.jsonl", [asked_row(number) for number in range(5, 28)])
     make_run("name=greedy", "data.train=greedy.jsonl", "data.eval=null", "data.eval_share=0", seed=1)
-    faults = refusal("mine", "greedy").faults
-    assert {fault.where for fault in faults} == {f"runs/mine held-out row {number}" for number in range(1, 9)}
-    assert all("runs/greedy training row" in fault.what for fault in faults)
+    (fault,) = refusal("mine", "greedy").faults
+    assert fault.where == "runs/mine held-out row 1"
+    assert "runs/greedy training row" in fault.what
+    assert fault.what.endswith("; so are " + ", ".join(f"runs/mine held-out row {n}" for n in (2, 3, 4, 5)) + SOME)
 
 
 def test_examples_that_hold_the_held_out_rows_are_refused(files: Path, random_model_folder: Path) -> None:
-    faults = refusal(str(random_model_folder), "data.eval=new.jsonl", "data.train=new.jsonl").faults
-    assert len(faults) == len(OTHERS)
-    assert "new.jsonl:1" in faults[0].what
+    (fault,) = refusal(str(random_model_folder), "data.eval=new.jsonl", "data.train=new.jsonl").faults
+    assert "new.jsonl:1" in fault.what
+    assert f"({len(OTHERS)} rows in all)" in fault.what
+
+
+def test_each_way_of_standing_in_training_rows_is_one_line(files: Path, random_model_folder: Path) -> None:
+    shared = " ".join(f"word{number}" for number in range(14))
+    write_rows(files / "learn.jsonl", [{**asked_row(1)}, talk(f"{shared} and then"), asked_row(2)])
+    write_rows(files / "mixed.jsonl", [asked_row(2), talk(f"{shared} but not"), asked_row(50), asked_row(1)])
+    found = refusal(str(random_model_folder), "data.eval=mixed.jsonl", "data.train=learn.jsonl").faults
+    assert [fault.where for fault in found] == ["mixed.jsonl:1", "mixed.jsonl:2"]
+    assert "at learn.jsonl:3; so are mixed.jsonl:4" in found[0].what
+    assert "at learn.jsonl:2: 'word0" in found[1].what and "so are" not in found[1].what
 
 
 def test_rows_of_another_shape_are_refused(make_run: Runs, files: Path) -> None:
@@ -192,6 +211,9 @@ def test_too_few_rows_are_refused(files: Path, random_model_folder: Path, conten
         (["mine", "data.layout=alpaca"], "data.layout", "no effect on a run's own rows"),
         (["mine", "data.eval=new.jsonl", "data.train=learn.jsonl"], "data.train", "brings its own"),
         (["mine", "evaluate.rungs=[base]", "evaluate.prompts=[a.txt]"], "evaluate.prompts", "without the rung"),
+        (["mine", "evaluate.strengths=[0.5,1,0.50]"], "evaluate.strengths", "0.5 is given twice"),
+        (["mine", "evaluate.rungs=[base,base]"], "evaluate.rungs", "base is given twice"),
+        (["mine", "evaluate.prompts=[a.txt,a.txt]"], "evaluate.prompts", "a.txt is given twice"),
         (["mine", "data.eval=none.jsonl"], "data.eval none.jsonl", "no such file"),
         ([], "evaluate", "name a run"),
     ],

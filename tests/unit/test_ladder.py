@@ -1,7 +1,8 @@
 """The comparison of base, prompted, few-shot and tuned model on held-out rows."""
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from finetune.config import EvaluateConfig
 from finetune.data.encode import Encoder
 from finetune.data.rows import Chat, Row, Text
 from finetune.errors import UserError
+from finetune.evaluate.choice import Asking, choose_prompt
 from finetune.evaluate.classes import OfClass
-from finetune.evaluate.climb import Asking, choose_prompt, run_ladder, run_text_ladder
+from finetune.evaluate.climb import run_ladder, run_text_ladder
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.kept import Kept, key_of
 from finetune.evaluate.ladder import Evaluation, answer_rows, as_json
@@ -27,6 +29,7 @@ from finetune.evaluate.prompts import SystemPrompt, with_prompt
 from finetune.evaluate.questions import Speech, ask, choose_examples, choose_rows, fingerprint, shown
 from finetune.evaluate.score import SCORERS, exact
 from finetune.evaluate.table import METRICS
+from finetune.log import log
 
 TRAINING = [chat(f"jugs {number}") for number in range(12)]
 HELD_OUT = [chat(f"fox {number}") for number in range(8)]
@@ -267,6 +270,41 @@ def test_a_model_without_a_base_is_set_against_itself_with_a_prompt_and_examples
     assert (measured["verdict"], measured["best_baseline"], measured["comparisons"]) == (None, None, [])
 
 
+class Heard(logging.Handler):
+    """What the logger said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage().partition(" in ")[0])
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    level, handler = log.level, Heard()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler
+    log.setLevel(level)
+    log.removeHandler(handler)
+
+
+def test_a_base_that_stands_for_both_is_called_by_its_name_and_asked_once(
+    open_model: Callable[[], Any], speech: Speech, tmp_path: Path, heard: Heard
+) -> None:
+    models = Models(lambda: nullcontext(open_model()), lambda: nullcontext(open_model()))
+    base = contest(models, speech, tmp_path).climber
+    settings, choices = EvaluateConfig(max_new_tokens=4), Kept.open(tmp_path, "choices")
+    run_ladder(Contest(base, base), HELD_OUT, [], settings, seed=1, choices=choices)
+    assert heard.lines[-1] == "base: 8 answers"
+    assert not any(line.startswith("tuned") for line in heard.lines)
+    heard.lines.clear()
+    run_ladder(Contest(base), HELD_OUT[:2], [], settings, seed=1, choices=choices)
+    assert not any("answer" in line and "left out" not in line for line in heard.lines)
+
+
 def test_other_targets_are_compared_under_their_own_names(
     evaluation: Evaluation, open_model: Callable[[], Any], adapter: Path, speech: Speech, tmp_path: Path
 ) -> None:
@@ -385,10 +423,7 @@ def test_json_metrics_refuse_references_that_are_text_and_name_those_that_fit(sp
     rows = [chat("one"), chat("two", "just text"), chat("three", "more text")]
     with pytest.raises(UserError) as caught:
         climbed(never(), speech, tmp_path, held_out=rows, metric="json_fields")
-    assert [fault.where for fault in caught.value.faults] == [
-        "held-out row 2 answer",
-        "held-out row 3 answer",
-    ]
+    assert [fault.where for fault in caught.value.faults] == ["held-out row 2 answer"]
     assert "evaluate.metric=json_fields" in caught.value.faults[0].mend
     assert "exact, contains, f1" in caught.value.faults[0].mend
 

@@ -199,11 +199,16 @@ def test_a_metric_that_does_not_fit_is_refused(settings: EvaluateConfig, kind: s
     assert says in str(caught.value.faults[0])
 
 
-def test_a_refusal_names_every_row_and_the_metrics_that_fit() -> None:
+def test_a_refusal_names_the_first_row_the_count_of_the_others_and_the_metrics_that_fit() -> None:
+    references, places = ["{}", "x", "[]", *"y" * 30], [f"my.jsonl:{2 * at}" for at in range(33)]
     with pytest.raises(UserError) as caught:
-        fitting_scorers(EvaluateConfig(metric="json_valid"), ["{}", "x", "[]", "y"])
-    assert [fault.where for fault in caught.value.faults] == ["held-out row 2 answer", "held-out row 4 answer"]
-    assert "of these rows exact, contains, f1, rouge_l, bleu say something" in caught.value.faults[0].mend
+        fitting_scorers(EvaluateConfig(metric="json_valid"), references, places.__getitem__)
+    (fault,) = caught.value.faults
+    assert (fault.where, fault.what) == ("my.jsonl:2 answer", "is not JSON (as those of 30 other rows)")
+    assert "of these rows exact, contains, f1, rouge_l, bleu say something" in fault.mend
+    with pytest.raises(UserError) as caught:
+        fitting_scorers(EvaluateConfig(metric="json_valid"), ["{}", "x"])
+    assert [fault.what for fault in caught.value.faults] == ["is not JSON"]
 
 
 def test_a_schema_that_references_break_is_refused_even_beside_another_metric(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def contest_of(models: Models, speech: Speech, folder: Path) -> Contest:
 
 
 SETTINGS = EvaluateConfig(
-    rungs=["base"], metric="f1", max_new_tokens=8, neutral_rows=4, neutral_tokens=4, strengths=[1, 0.5, 0, 1.0]
+    rungs=["base"], metric="f1", max_new_tokens=8, neutral_rows=4, neutral_tokens=4, strengths=[1, 0.5, 0]
 )
 
 

@@ -38,6 +38,11 @@ class Rung:
     examples: tuple[int, ...] = ()  # training rows shown, counted from 1
     shortened: int = 0  # rows whose context did not hold all of that
 
+    @property
+    def said(self) -> tuple[str | Likelihood, ...]:
+        """What tells it from other rungs."""
+        return tuple(answer.text for answer in self.answers) or self.likelihoods
+
     def values(self, metric: str) -> tuple[float, ...]:
         """The rows' values of a metric."""
         if metric == NLL:
@@ -78,7 +83,11 @@ def judge(
     found = {
         name: stats.paired_difference(tuned, scores, seed=seed, clusters=clusters) for name, scores in values.items()
     }
-    corrected = dict(zip(found, stats.holm([one.p for one in found.values()]), strict=True))
+    # the same model named twice, such as the base as a target too, is one comparison and no second chance
+    said = {rung.name: rung.said for rung in rungs}
+    once = {said[name]: one.p for name, one in found.items()}
+    adjusted = dict(zip(once, stats.holm([*once.values()]), strict=True))
+    corrected = {name: adjusted[said[name]] for name in found}
     rivals = [name for name in values if name in BASELINES] or list(values)
     best = (min if lower else max)(rivals, key=lambda name: fmean(values[name])) if rivals else None
     return Evaluation(

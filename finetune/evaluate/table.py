@@ -50,7 +50,8 @@ def verdict_line(result: Mapping[str, Any]) -> str:
         return f"no verdict: there is nothing to compare with, on {rows} held-out rows"
     judged = next(rung for rung in result["rungs"] if rung["name"] == "tuned")
     low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
-    p = f"p {_p(against['p_corrected'])}{_corrected(result)}"
+    # of several comparisons p is corrected for their number; the intervals beside it stand as they are
+    p = f"{'corrected ' * (len(result['comparisons']) > 1)}p {_p(against['p_corrected'])}"
     what = METRICS.get(result["metric"], result["metric"])
     found = f"{what} {_gap(against['difference'], result)} (95 % interval {low} to {high}, {p})"
     pair = f"{rung_name(judged, result)} against {_name(against['against'], result)}"
@@ -144,12 +145,6 @@ def extra_metrics(result: Mapping[str, Any]) -> list[str]:
 def shown_score(metric: str, value: float) -> str:
     """A score as people write it."""
     return f"{value:.3f}" if metric == "nll" else f"{100 * value:.1f} %"
-
-
-def _corrected(result: Mapping[str, Any]) -> str:
-    """What was done to the p-values; the intervals beside them stand as they are."""
-    count = len(result["comparisons"])
-    return f" corrected for {count} comparisons" if count > 1 else ""
 
 
 def _quoted(found: Mapping[str, Any]) -> str:

@@ -73,6 +73,18 @@ def test_the_verdict_can_be_recomputed_from_the_answers_that_are_kept() -> None:
     assert stats.verdict(found, found.p) == result["verdict"]
 
 
+def test_the_same_model_named_twice_is_one_comparison() -> None:
+    names = ("tuned", "base", "again", "other")
+    answers = (TUNED, BASE, BASE, ["none"] * len(LABELS))
+    one, two = (
+        judge("choice", [Text(label) for label in LABELS], [rung(*pair, LABELS, "choice") for pair in some], 1)
+        for some in (list(zip(names, answers, strict=True)), list(zip(names, answers, strict=True))[:2])
+    )
+    p = dict(two.comparisons)["base"].p
+    assert two.corrected == (p,)
+    assert dict(zip(dict(one.comparisons), one.corrected, strict=True))["again"] == p  # 2 * p for three
+
+
 def test_the_table_says_that_rows_come_in_groups() -> None:
     assert "on 60 held-out rows in 10 groups" in answer_table(as_json(judged(BASE, TUNED, LABELS, DOCUMENTS)))
     assert "groups" not in answer_table(as_json(judged(BASE, TUNED, LABELS)))

@@ -395,7 +395,7 @@ def test_the_table_names_rungs_scores_and_verdict() -> None:
     assert [line.split("  ")[0] for line in lines[2:5]] == ["base", "base + 3 examples", "tuned"]
     assert len({len(line) for line in lines[:5]}) == 1
     assert lines[-1].startswith("better: tuned against base + 3 examples, exact +")
-    assert lines[-1].endswith(" corrected for 2 comparisons), on 40 held-out rows")
+    assert lines[-1].endswith(", corrected p < 0.001), on 40 held-out rows")
 
 
 def test_few_rows_are_said_to_be_too_few() -> None:

@@ -120,6 +120,7 @@ def _save_adapter(
     model.save_pretrained(
         str(folder),
         state_dict=state,
+        selected_adapters=[model.active_adapter],  # a trainer may have added one as its reference
         save_embedding_layers=False,
     )
     if start_folder is not None:

@@ -31,6 +31,7 @@ from finetune.ahead import Ahead
 from finetune.compose import identity
 from finetune.errors import FinetuneError, Interrupted, RunFailed, StoppedEarly
 from finetune.log import rank
+from finetune.methods import METHODS
 from finetune.plan import RunPlan
 from finetune.plan.checks import seconds
 from finetune.rundir import CHECKPOINTS, write_text
@@ -164,6 +165,8 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         self.path = Path(plan.run_dir) / METRICS
         self.plan, self.progress = plan, progress
         self.tokens = tokens
+        own = METHODS[plan.config.method.option].METRICS
+        self.kept = (*KEPT_METRICS, *own, *(f"eval_{name}" for name in own))
         self.resume_step = resume_step
         self.last_tokens, self.last_time = 0, 0.0
 
@@ -186,7 +189,8 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         row: dict[str, Any] = {"step": state.global_step}
-        row.update({key: logs[key] for key in KEPT_METRICS if key in logs})
+        # a trainer gives None where a window had nothing to measure
+        row.update({name: logs[name] for name in self.kept if logs.get(name) is not None})
         row["tokens"] = self._tokens(state.global_step)
         if self.plan.batch.epochs is not None:
             row["epoch"] = round(self.plan.batch.epochs * state.global_step / self.plan.batch.steps, 4)

@@ -244,10 +244,11 @@ class TrainingConfig:
     save_every: int | None = setting(None, "Steps between checkpoints.", low=1)
     eval_every: int | None = setting(None, "Steps between evaluations on the held-out rows.", low=1)
     keep_checkpoints: int = setting(2, "Checkpoints kept beside the best one.", low=1)
-    keep_best: str = setting(
-        "eval_loss",
-        "Metric whose best checkpoint becomes the result; `none` takes the last.",
-        choices=("eval_loss", "none"),
+    keep_best: str | None = setting(
+        None,
+        "Metric of held-out rows whose best checkpoint becomes the result, by default the method's; `none` takes the "
+        "last checkpoint.",
+        choices=("eval_loss", "eval_accuracy", "eval_reward", "none"),
     )
     early_stopping: int | None = setting(
         None, "Stop after this many evaluations without a better `keep_best` metric.", low=1

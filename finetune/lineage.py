@@ -49,6 +49,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
         "base": {"name": model.name, "revision": model.revision, "fingerprint": model.fingerprint},
         **{role: _read_only(facts) for role, facts in plan.frozen.items()},
         "parent": model.adapter.path if model.adapter else None,
+        "reference": reference(plan),
         "data": {
             "train": plan.config.data.train,
             "held_out": plan.config.data.eval or data.held_out_from,
@@ -70,6 +71,17 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "processes": plan.batch.processes,
         },
     }
+
+
+def reference(plan: RunPlan) -> str | None:
+    """What the trained model is compared with while it trains, in words; None where the method has no reference."""
+    if not METHODS[plan.config.method.option].keeps_reference(plan.config.method):
+        return None
+    model, start = plan.model, plan.config.tuning.start
+    if model.adapter is None:
+        return f"{model.name}, from which training starts"
+    joined = "merged into" if start == "merge" else "on"
+    return f"the adapter {model.adapter.path} {joined} {model.adapter.base_name}, from which training starts"
 
 
 def _read_only(facts: ModelFacts) -> dict[str, Any]:

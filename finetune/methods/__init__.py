@@ -6,6 +6,11 @@ ROW_SHAPE       the row shapes it learns from
 TRL_CONFIG      the TRL class (module and name) that `method.trl.<key>` is checked against
 OWNED           TRL's names for what our own settings decide, with our key: refused inside `method.trl`
 LAYS_FLAT       whether its trainer takes rows laid end to end instead of padded
+RATE            its learning rate as a share of that of supervised tuning, where none is given
+METRICS         what its trainer logs, besides what every trainer does, and metrics.jsonl keeps
+BEST            the metric of held-out rows by which the best checkpoint is known
+ROWS_TOGETHER   texts that are in memory together for each row of a batch
+keeps_reference its settings → whether a frozen copy of what training starts from is kept beside it
 learned_tokens  its settings → which tokens of a conversation are learned
 frozen_models   its settings → the models that it reads beside the trained one, by their role
 open_settings   its settings and the facts → value and reason of each that may be left open

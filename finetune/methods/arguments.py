@@ -124,7 +124,7 @@ def shared_arguments(plan: RunPlan) -> dict[str, Any]:
         "eval_steps": batch.eval_every,
         "load_best_model_at_end": best,
         "metric_for_best_model": resolved.keep_best if best else None,
-        "greater_is_better": False if best else None,
+        "greater_is_better": resolved.keep_best != "eval_loss" if best else None,
         # The rows are already in their final order: seeded, grouped by length, the same for any number of processes.
         "train_sampling_strategy": "sequential",
         "report_to": [] if plan.config.tracking.option == "none" else [plan.config.tracking.option],

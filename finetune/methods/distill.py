@@ -22,6 +22,10 @@ OPTION = "distill"
 ROW_SHAPE = ("chat", "text")
 TRL_CONFIG = ("trl.trainer.distillation_config", "DistillationConfig")
 LAYS_FLAT = False
+RATE = 1.0
+METRICS: tuple[str, ...] = ()
+BEST = "eval_loss"
+ROWS_TOGETHER = 1
 TEACHER = "teacher"
 
 # How the distance of the two distributions is measured, as TRL counts it.
@@ -106,6 +110,11 @@ def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
     if config.teacher_revision is not None and local:
         raise UserError.at("method.teacher_revision", "has no effect on a local teacher", "leave it out")
     return {TEACHER: FrozenModel("method.teacher", config.teacher, config.teacher_revision)}
+
+
+def keeps_reference(config: MethodConfig) -> bool:
+    """It moves away from what it starts from as far as the rows lead."""
+    return False
 
 
 def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, str]]:

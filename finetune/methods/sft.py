@@ -53,6 +53,10 @@ OWNED: dict[str, str] = {
     "eos_token": "model.chat_template",
 }
 LAYS_FLAT = True
+RATE = 1.0
+METRICS: tuple[str, ...] = ()
+BEST = "eval_loss"
+ROWS_TOGETHER = 1
 
 
 def learned_tokens(config: MethodConfig) -> str:
@@ -64,6 +68,11 @@ def learned_tokens(config: MethodConfig) -> str:
 def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
     """No model besides the trained one."""
     return {}
+
+
+def keeps_reference(config: MethodConfig) -> bool:
+    """It moves away from what it starts from as far as the rows lead."""
+    return False
 
 
 def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, str]]:

@@ -171,6 +171,10 @@ def _check_duration(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     if training.scheduler == "constant" and "training.warmup" in sources and training.warmup:
         mend = "use training.scheduler=constant_with_warmup, or leave it out"
         faults.append(Fault("training.warmup", "has no effect with training.scheduler=constant", mend))
+    best = METHODS[config.method.option].BEST
+    if training.keep_best not in (None, "none", "eval_loss", best):
+        what = f"method={config.method.option} measures no {training.keep_best}"
+        faults.append(Fault("training.keep_best", what, f"use {' or '.join(dict.fromkeys((best, 'eval_loss')))}"))
     if training.early_stopping is not None and training.keep_best == "none":
         what = "needs a metric to watch, and training.keep_best is none"
         faults.append(Fault("training.early_stopping", what, "set training.keep_best=eval_loss"))

@@ -12,7 +12,8 @@ Each term is counted in bytes:
     activations  what the backward pass needs: for each token and layer the inputs and outputs of the linear
                  layers and what the norms keep in fp32; with checkpointing one input a layer and everything
                  of one layer. The loss keeps no logits, but works on a tile of them
-    frozen       models that are only read, in the run's format, with one layer's activations and a tile of logits
+    frozen       models that are only read, in the run's format, with one layer's activations and a tile of logits;
+                 with a reference the copy of what training starts from, which of an adapter is one more adapter
     runtime      the device's own context and the gaps between allocations
 
 It is an estimate: made for Llama-like models, less sure for mixtures of experts.
@@ -71,6 +72,7 @@ def estimate(
     offload: bool = False,
     attention: str = "sdpa",
     frozen: Sequence[ModelFacts] = (),
+    reference: bool = False,
 ) -> MemoryEstimate:
     """Bytes that one device needs to train rows of `longest` tokens, `micro_batch` at a time."""
     adapted = isinstance(tuning, LoraTuning)
@@ -88,13 +90,17 @@ def estimate(
     activations = _activation_bytes(facts, precision, micro_batch * longest, gradient_checkpointing)
     if attention == "eager":
         activations += _score_bytes(facts, precision, micro_batch, longest, gradient_checkpointing)
+    read = sum(_frozen_bytes(one, precision, micro_batch * longest, share) for one in frozen)
+    if reference:
+        copied = trainable * trained_bytes * share
+        read += copied if adapted else _frozen_bytes(facts, precision, micro_batch * longest, share)
     return MemoryEstimate(
         weights=round(weights * held + gathered),
         adapter=round(trainable * trained_bytes * share) if adapted else 0,
         gradients=round(gradients),
         optimizer=round(states * held),
         activations=round(activations),
-        frozen=round(sum(_frozen_bytes(one, precision, micro_batch * longest, share) for one in frozen)),
+        frozen=round(read),
         runtime=RUNTIME,
     )
 

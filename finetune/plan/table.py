@@ -54,7 +54,7 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
     attention = choose("model.attention", config.model.attention, *best_attention(machine, precision, facts))
     optimizer = choose("training.optimizer", training.optimizer, *best_optimizer(machine))
     batching = choose("training.batching", training.batching, *best_batching(config, facts, attention))
-    rate = choose("training.learning_rate", training.learning_rate, *best_rate(tuning.option, facts.model))
+    rate = choose("training.learning_rate", training.learning_rate, *best_rate(config, facts.model))
     alpha = None
     if isinstance(tuning, LoraTuning):
         alpha = choose("tuning.alpha", tuning.alpha, *best_alpha(tuning, facts.model))
@@ -63,10 +63,10 @@ def resolve(config: RunConfig, facts: Facts, trainable: int) -> tuple[Resolved, 
         name: choose(f"method.{name}", getattr(config.method, name), value, reason)
         for name, (value, reason) in METHODS[config.method.option].open_settings(config.method, facts).items()
     }
-    held_out = facts.data.held_out is not None
-    keep_best = config.training.keep_best if held_out else "none"
-    if not held_out:
-        reasons["training.keep_best"] = "no held-out rows to measure it on"
+    best = (METHODS[config.method.option].BEST, f"method={config.method.option} is measured by it")
+    if facts.data.held_out is None:
+        best = ("none", "no held-out rows to measure it on")
+    keep_best = choose("training.keep_best", training.keep_best, *best)
     launcher, why = best_launcher(config)
     reasons["launch"] = why
 
@@ -108,7 +108,7 @@ def _estimate(
         tuning=config.tuning,
         trainable=trainable,
         precision=precision,
-        micro_batch=config.training.batch_size,
+        micro_batch=config.training.batch_size * METHODS[config.method.option].ROWS_TOGETHER,
         longest=longest,
         gradient_checkpointing=checkpointing,
         optimizer=optimizer,
@@ -117,6 +117,7 @@ def _estimate(
         offload=isinstance(config.parallel, (FsdpParallel, Zero3Parallel)) and config.parallel.offload,
         attention=attention,
         frozen=tuple(facts.frozen.values()),
+        reference=METHODS[config.method.option].keeps_reference(config.method),
     )
 
 
@@ -164,13 +165,14 @@ def best_optimizer(machine: Machine) -> tuple[str, str]:
     return "adamw_torch_fused", "one kernel a step"
 
 
-def best_rate(tuning: str, model: ModelFacts) -> tuple[float, str]:
+def best_rate(config: RunConfig, model: ModelFacts) -> tuple[float, str]:
     """Peak learning rate: smaller models bear more, and an adapter wants about ten times the rate of full tuning."""
     full = 2e-5 if model.parameters >= 1e9 else 5e-5 if model.parameters >= 5e7 else 3e-4
-    size = f"a model of {model.parameters / 1e6:,.0f}M parameters"
-    if tuning == "full":
-        return full, f"full tuning of {size}"
-    return round(full * 10, 9), f"ten times the rate of full tuning, for an adapter on {size}"
+    size, share = f"a model of {model.parameters / 1e6:,.0f}M parameters", METHODS[config.method.option].RATE
+    of = "" if share == 1 else f", times {share:g} for method={config.method.option}"
+    if config.tuning.option == "full":
+        return round(full * share, 12), f"full tuning of {size}{of}"
+    return round(full * 10 * share, 12), f"ten times the rate of full tuning, for an adapter on {size}{of}"
 
 
 def best_alpha(tuning: LoraTuning, model: ModelFacts) -> tuple[float, str]:

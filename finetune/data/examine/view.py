@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune.data.formats import Values
-from finetune.data.rows import Row, Text
+from finetune.data.rows import Message, Pair, Row, Text, Vote, answer, messages_of
 
 AROUND = 30  # characters shown on each side of what was found
 
@@ -45,8 +45,8 @@ class View:
 
     @property
     def answer(self) -> str:
-        """The last answer; for plain text the text."""
-        return self.row.text if isinstance(self.row, Text) else str(self.row.messages[-1]["content"])
+        """The last answer, of a pair the better one; for plain text the text."""
+        return answer(self.row)
 
     def answers(self) -> Iterator[tuple[int, str]]:
         """What the assistant says, with the place in the text at which it begins."""
@@ -81,12 +81,20 @@ class View:
 
 def view(row: Row, values: Values) -> View:
     """A row as the checks see it."""
-    parts = [Part(0, "text", "content", row.text)] if isinstance(row, Text) else list(_parts(row.messages))
+    parts = [Part(0, "text", "content", row.text)] if isinstance(row, Text) else list(_parts(_turns(row)))
     begins, position = [], 0
     for part in parts:
         begins.append(position)
         position += len(part.text) + 1
     return View(row, values, parts, begins, parts[0].text if len(parts) == 1 else "\n".join([p[3] for p in parts]))
+
+
+def _turns(row: Row) -> tuple[Message, ...]:
+    """Every turn of a row; an answer that is not to be given has a role of its own, and is no answer to be judged."""
+    turns = messages_of(row)
+    if isinstance(row, Pair) or (isinstance(row, Vote) and not row.label):
+        return (*turns[:-1], {**turns[-1], "role": "rejected"})
+    return turns
 
 
 def _parts(messages: tuple[dict[str, object], ...]) -> Iterator[Part]:

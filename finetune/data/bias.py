@@ -48,7 +48,7 @@ def _votes(labels: NDArray[np.bool_]) -> Iterator[str]:
     if not len(labels):
         return
     if up in (0, len(labels)):
-        what = f"all {counted(len(labels), 'vote')} are {'up' if up else 'down'}"
+        what = f"every vote of {len(labels):,} is {'up' if up else 'down'}"
         yield f"data.train: {what}, so nothing tells good answers from bad ones; add votes of the other kind"
         return
     share = up / len(labels)

@@ -8,7 +8,7 @@ from finetune.data.check import check
 from finetune.data.faults import FaultLog
 from finetune.data.formats import BadRow, Tie, Values
 from finetune.data.read import Record
-from finetune.data.rows import LEARNED, SHAPES, Row
+from finetune.data.rows import LEARNED, Row
 from finetune.errors import UserError, did_you_mean, listed
 
 
@@ -41,10 +41,6 @@ class Converter:
             self._faults.add(f"{record.where} {their_name(column, record, self._data.columns)}", what, mend, code)
         return None if found else row
 
-    def _detected(self, values: Values) -> str | None:
-        """The layout of a record that does not fit its file's: one of the wanted shapes, or else any."""
-        return formats.detect(values, self._shapes) or formats.detect(values, SHAPES)
-
     def values(self, record: Record) -> Values:
         """The record's values under our names of the columns."""
         return _renamed(record, self._data.columns) if self._data.columns else record.values
@@ -56,8 +52,8 @@ class Converter:
             self._faults.pass_over(record.where, tie.what)
             return None
         except BadRow as bad:
-            other = None if self._data.layout else self._detected(values)
-            if self._first and other and other != self.layout:
+            other = None if self._data.layout else formats.mixed_in(self.layout, values)
+            if self._first and other:
                 what = f"the row is {other}, but row {self._first.row} of the file is {self.layout}"
                 mend = "keep one layout in a file; data.train takes several files"
                 self._faults.add(record.where, what, mend, "layout-mixed")

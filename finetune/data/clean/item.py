@@ -13,7 +13,6 @@ from finetune.data.formats import BadRow
 from finetune.data.read import Record
 from finetune.data.records import plain
 from finetune.data.rows import (
-    SHAPES,
     Chat,
     Message,
     Row,
@@ -48,8 +47,8 @@ class Item:
         try:
             self.row, self.fault = formats.convert(self.layout, values), ""
         except BadRow as bad:
-            other = formats.detect(values, SHAPES)
-            mixed = f"the row is {other}, and the file is {self.layout}" if other and other != self.layout else ""
+            other = formats.mixed_in(self.layout, values)
+            mixed = f"the row is {other}, and the file is {self.layout}" if other else ""
             self.row, self.fault = None, mixed or f"{bad.field}: {bad.what}"
 
     def refused(self) -> str:

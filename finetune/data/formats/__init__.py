@@ -20,7 +20,7 @@ from finetune.data.formats.pairs import (
 from finetune.data.formats.tasks import from_question, is_task
 from finetune.data.formats.turns import REASONING, ROLES
 from finetune.data.formats.votes import from_rated, from_vote, is_said, vote_of
-from finetune.data.rows import LEARNED, REFERENCES, Chat, Pair, Row, Text, messages_of
+from finetune.data.rows import LEARNED, REFERENCES, SHAPES, Chat, Pair, Row, Text, messages_of
 from finetune.errors import listed
 
 __all__ = [
@@ -192,6 +192,13 @@ def _fits(layout: Layout, values: Values, is_only: bool) -> bool:
     if not all(key in values for key in layout.needs) or any(key in values for key in layout.unless):
         return False
     return is_only or layout.tells is None or layout.tells(values)
+
+
+def mixed_in(layout: str, values: Values) -> str | None:
+    """The layout of a record that does not fit its file's, where it is another one."""
+    own = LAYOUTS[layout].shape
+    found = detect(values, LEARNED if own in LEARNED else (own,)) or detect(values, SHAPES)
+    return None if found == layout else found
 
 
 def other_shape(values: Values, shapes: Sequence[str]) -> str | None:

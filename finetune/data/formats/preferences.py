@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from finetune.data.faults import kind_of
@@ -28,7 +29,7 @@ def from_columns(question: str, better: str = "chosen", worse: str = "rejected")
     def convert(values: Values) -> Row:
         before = asked(values, question)
         both = [answered(before, values[name], name) for name in (better, worse)]
-        return Pair(both[0], both[1], _margin(values))
+        return _paired(both[0], both[1], _margin(values))
 
     return convert
 
@@ -42,7 +43,7 @@ def from_instruction(values: Values) -> Row:
 
 def from_whole(values: Values) -> Row:
     """Two whole conversations that begin alike: lists of messages, or texts with speakers."""
-    return Pair(_whole(values, "chosen"), _whole(values, "rejected"), _margin(values))
+    return _paired(_whole(values, "chosen"), _whole(values, "rejected"), _margin(values))
 
 
 def _whole(values: Values, column: str) -> Chat:
@@ -61,7 +62,7 @@ def from_outputs(values: Values) -> Row:
     before = Asked(turns_of(given["messages"], "input"), tools_of(given.get("tools"), "input"))
     names = ("preferred_output", "non_preferred_output")
     both = [answered(before, values[name], name) for name in names]
-    return Pair(both[0], both[1])
+    return _paired(both[0], both[1])
 
 
 def from_verdict(question: str, answers: tuple[str, str], verdicts: Sequence[str]) -> Callable[[Values], Row]:
@@ -84,7 +85,7 @@ def from_conversations(values: Values) -> Row:
 def _judged(both: Sequence[Chat], values: Values, names: Sequence[str], verdicts: Sequence[str]) -> Row:
     column = next((name for name in verdicts if name in values), verdicts[0])
     one, other = both
-    return Pair(one, other) if _first_is_better(values.get(column), column, names) else Pair(other, one)
+    return _paired(one, other) if _first_is_better(values.get(column), column, names) else Pair(other, one)
 
 
 def _first_is_better(verdict: Any, column: str, names: Sequence[str]) -> bool:
@@ -119,7 +120,7 @@ def from_list(question: str, column: str) -> Callable[[Values], Row]:
         if best.worth == worst.worth:
             raise Tie(column, f"all {len(answers)} answers are equally good")
         both = [answered(before, one.given, column) for one in (best, worst)]
-        return Pair(both[0], both[1], best.worth - worst.worth if is_scored else None)
+        return _paired(both[0], both[1], best.worth - worst.worth if is_scored else None)
 
     return convert
 
@@ -166,6 +167,12 @@ def _number(given: Any, column: str) -> float:
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         return float(given)
     raise BadRow(column, f"must hold numbers, got {kind_of(given)}", "write a number for each answer", "pair-score")
+
+
+def _paired(chosen: Chat, rejected: Chat, margin: float | None = None) -> Pair:
+    """A pair of two conversations, of which neither needs a template that the other does without."""
+    plain = chosen.plain and rejected.plain
+    return Pair(replace(chosen, plain=plain), replace(rejected, plain=plain), margin)
 
 
 def _margin(values: Values) -> float | None:

@@ -104,6 +104,7 @@ TABLE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("pair-score", ERROR, "A score is no number, or speaks against the pair.", "Correct it, or leave it out."),
         ("pair-tie", INFO, "No answer is better than another; the row is passed over.", "Nothing."),
         ("pair-contradicts", WARNING, "Another row prefers the other of the same two answers.", "Decide on one."),
+        ("pair-length", WARNING, "Length alone tells which answer is chosen.", "Add pairs in which it does not."),
         ("vote-invalid", ERROR, "What should be a vote is none.", "Write true or false, 1 or 0, up or down."),
         ("vote-contradicts", WARNING, "Another row votes otherwise on the same answer.", "Decide on one."),
         ("task-answered", ERROR, "A task ends with an answer.", "End with what is asked."),

@@ -26,7 +26,7 @@ from finetune.data.likeness.words import count_words
 from finetune.data.load import wanted
 from finetune.data.pieces import HELD_OUT, Piece, records
 from finetune.data.read import Record
-from finetune.data.rows import SHAPES, Chat, Row, Vote, chats, compared
+from finetune.data.rows import SHAPES, Chat, Pair, Row, Vote, chats, compared
 from finetune.errors import Fault, UserError, printable
 
 BATCH = 256  # rows that are measured together
@@ -129,7 +129,12 @@ class Look:
         """Count what a row is like; gives its words and those of its last answer."""
         text, answer, sums, notes = found.view.text, found.view.answer, looked.sums, looked.notes
         sums.shapes[found.row.shape] += 1
-        sums.up += isinstance(found.row, Vote) and found.row.label
+        if isinstance(found.row, Vote):
+            sums.up += found.row.label
+        if isinstance(found.row, Pair):
+            other = len(found.row.rejected.messages[-1]["content"])
+            sums.longer += len(answer) > other
+            sums.shorter += len(answer) < other
         sums.characters += len(text)
         answer_words = count_words(answer)
         words = answer_words if text is answer else count_words(text)

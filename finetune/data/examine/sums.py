@@ -50,6 +50,8 @@ class Sums:
     characters: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
     up: int = 0  # votes
+    longer: int = 0  # pairs whose chosen answer is the longer one
+    shorter: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     short: int = 0  # answers that may be labels
     ended: int = 0  # answers that end as sentences do
@@ -76,7 +78,7 @@ class Sums:
 
     def join(self, other: Sums, most: int) -> None:
         """Take over the counts of the rows that come next."""
-        for name in ("records", "characters", "up", "short", "ended", "unended", "json"):
+        for name in ("records", "characters", "up", "longer", "shorter", "short", "ended", "unended", "json"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.shapes += other.shapes
         self.private += other.private

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.bias import FEWEST_PAIRS, MOST_LONGER
 from finetune.data.examine.languages import NAMES
 from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.private import masked
@@ -50,6 +51,7 @@ def look_at_all(train: Sums, notes: Notes) -> None:
     _answers(train, notes)
     _labels(train, notes)
     _languages(train, notes)
+    _sides(train, notes)
 
 
 def _repeats(hashes: NDArray[np.uint64]) -> Indices:
@@ -120,6 +122,15 @@ def _labels(train: Sums, notes: Notes) -> None:
         share = 100 * found[0][1] / train.short
         said = f"{share:.0f} % of the short answers are {found[0][0]!r}"
         notes.note("label-imbalance", Sample(train.runs[0].file, "", said), found[0][1])
+
+
+def _sides(train: Sums, notes: Notes) -> None:
+    """Pairs of which the length of the answers tells which one is better."""
+    pairs = train.shapes["pair"]
+    for said, count in (("longer", train.longer), ("shorter", train.shorter)):
+        if pairs >= FEWEST_PAIRS and count > MOST_LONGER * pairs:
+            what = f"the {said} answer is the chosen one in {count / pairs:.0%} of {counted(pairs, 'pair')}"
+            notes.note("pair-length", Sample(train.runs[0].file, "", what), count)
 
 
 def _languages(train: Sums, notes: Notes) -> None:

@@ -177,6 +177,7 @@ PLANTED: dict[str, Planted] = {
     "pair-score": judged(score_chosen=1, score_rejected=2),
     "pair-tie": only("t.jsonl", lines([{"prompt": "a", "completions": ["b", "c"], "scores": [n, 1]} for n in (1, 2)])),
     "pair-contradicts": only("t.jsonl", lines([JUDGED, {**JUDGED, "chosen": "no", "rejected": "yes"}])),
+    "pair-length": only("t.jsonl", lines([{**JUDGED, "prompt": f"Is {n} so?", "rejected": "never"} for n in range(20)])),
     "pair-tokens": Planted({"t.jsonl": lines([JUDGED, {**JUDGED, "rejected": "yes "}]), "c.jinja": TRIMS}, ("t.jsonl", TINY, "model.chat_template=c.jinja")),
     "vote-invalid": only("t.jsonl", lines([{"prompt": "a", "completion": "b", "label": vote} for vote in (True, "maybe")])),
     "vote-contradicts": only("t.jsonl", lines([{"prompt": "a", "completion": "b", "label": vote} for vote in (True, False)])),

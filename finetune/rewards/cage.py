@@ -57,10 +57,8 @@ def _leave(libc: ctypes.CDLL) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for user in (CLONE_NEWUSER, 0):  # without a user of its own only the administrator may
-        if libc.unshare(user | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC) == 0:
-            return True
-    return False
+    # without a user of its own only the administrator may
+    return any(libc.unshare(user | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC) == 0 for user in (CLONE_NEWUSER, 0))
 
 
 def _limit(seconds: float, memory: int) -> None:

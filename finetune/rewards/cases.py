@@ -145,7 +145,6 @@ def _is_worked_out(node: ast.expr) -> bool:
     return isinstance(node, kinds) and all(isinstance(one, known) for one in _operators(node))
 
 
-
 def _operators(node: ast.expr) -> list[ast.AST]:
     if isinstance(node, ast.Compare):
         return list(node.ops)

@@ -30,13 +30,13 @@ def main() -> None:
     folder, result, apart, closed = sys.argv[1:]
     work = json.loads(sys.stdin.readline())
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    pipe = open(int(result), "w", encoding="utf-8")
     os.chdir(folder)
     leave = os._exit
     _guard(folder)
     values = _values(work["code"], work["calls"])
-    pipe.write(json.dumps({"values": values, "apart": apart == "1", "closed": closed == "1"}) + "\n")
-    pipe.close()
+    said = json.dumps({"values": values, "apart": apart == "1", "closed": closed == "1"})
+    with open(int(result), "w", encoding="utf-8") as pipe:
+        pipe.write(f"{said}\n")
     leave(0)
 
 
@@ -63,7 +63,7 @@ def _data(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, dict):
         return {"dict": [[_data(key, depth + 1), _data(item, depth + 1)] for key, item in value.items()]}
-    kinds = {"list": list, "tuple": tuple, "set": (set, frozenset)}
+    kinds: dict[str, Any] = {"list": list, "tuple": tuple, "set": (set, frozenset)}
     for name, kind in kinds.items():
         if isinstance(value, kind):
             return {name: [_data(item, depth + 1) for item in value]}
@@ -75,19 +75,18 @@ def _guard(folder: str) -> None:
 
     The watch uses nothing that an answer could replace: no global name, and no method of a value it was given.
     """
-    own, library = (folder,), (folder, os.path.realpath(os.path.dirname(os.__file__)), "/usr/share/zoneinfo")
     leave, known, cut, begins = os._exit, isinstance, str.partition, str.startswith
     text, number, decoded, split = str, int, os.fsdecode, str.split
     of_files, listing, writing, harmless, refused = OF_FILES, LISTING, WRITING, HARMLESS, REFUSED
     foreign, unix, nothing = FOREIGN, UNIX, type(None)
+    own = (f"{folder}/",)
+    library = (*own, f"{os.path.realpath(os.path.dirname(os.__file__))}/", "/usr/share/zoneinfo/")
     import _posixsubprocess
 
     def refuse(*_: object) -> None:
         leave(1)
 
     _posixsubprocess.fork_exec = refuse  # type: ignore[assignment]  # it starts processes without an event
-
-    prefixes = {folders: tuple(f"{one}/" for one in folders) for folders in (own, library)}
 
     def inside(path: Any, folders: tuple[str, ...]) -> bool:
         if known(path, (number, nothing)):
@@ -97,7 +96,7 @@ def _guard(folder: str) -> None:
         name = decoded(path)
         if ".." in split(name, "/"):
             return False
-        return not begins(name, "/") or begins(name + "/", prefixes[folders])
+        return not begins(name, "/") or begins(name + "/", folders)
 
     def watch(event: str, given: tuple[Any, ...]) -> None:
         if event == "import":

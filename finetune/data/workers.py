@@ -222,7 +222,8 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], begin: Callable[[],
     _follow_parent()
     with suppress(EOFError, BrokenPipeError):  # the parent has gone
         if begin is not None:
-            pipe.send(_answer(-1, begin))
+            _, _, error = _answer(-1, begin)
+            pipe.send((-1, None, error))
         while True:
             number, task = pipe.recv()
             pipe.send(_answer(number, partial(function, task)))

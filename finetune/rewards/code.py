@@ -7,7 +7,6 @@ from cheating and from harming the run. It is no wall against someone who means 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import select
@@ -25,10 +24,9 @@ from typing import Any
 
 from finetune.data.workers import cores
 from finetune.errors import UserError
+from finetune.log import log
 from finetune.rewards.cage import CLOCK
 from finetune.rewards.cases import Case
-
-logger = logging.getLogger(__name__)
 
 FENCE = re.compile(r"^ {0,3}```[ \t]*(?P<language>\w*)[^\n]*\n(?P<code>.*?)^ {0,3}```[ \t]*$", re.DOTALL | re.MULTILINE)
 PYTHON = ("python", "py", "python3", "")
@@ -76,9 +74,9 @@ def check_system() -> None:
     if "values" not in said:
         raise UserError.at("rewards code", "no program can be started in its cage here", "leave the reward out")
     if not said["apart"]:
-        logger.warning("this system allows no namespaces here: code that answers hold is not cut off from the network")
+        log.warning("this system allows no namespaces here: code that answers hold is not cut off from the network")
     if not said["closed"]:
-        logger.warning("this system has no Landlock: only Python itself keeps code that answers hold from other files")
+        log.warning("this system has no Landlock: only Python itself keeps code that answers hold from other files")
 
 
 def run(code: str, calls: Sequence[str], limits: Limits) -> dict[str, Any]:

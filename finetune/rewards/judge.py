@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import traceback
 from collections.abc import Collection, Mapping, Sequence
@@ -12,14 +11,13 @@ from typing import Any
 
 from finetune.data.workers import Crew, Late, cores
 from finetune.errors import Fault, UserError, listed
+from finetune.log import log
 from finetune.rewards.batch import Batch, Paid, Pay, Text, batch_of, finite
 from finetune.rewards.cases import BadTest, read_cases
 from finetune.rewards.code import Limits, check_system, score_code
 from finetune.rewards.known import REWARDS, Options, Reward, paid_apart, way_of
 from finetune.rewards.own import Own, is_own, load
 from finetune.rewards.settings import Rewarded, faults_of
-
-logger = logging.getLogger(__name__)
 
 REFERENCES = ("answer", "reference_answer", "solution", "reference", "target")
 
@@ -89,7 +87,7 @@ class Rewards:
         """What was paid, after its first exception was logged."""
         if (paid.trace or paid.refused) and part.name not in self._said:
             self._said.add(part.name)
-            logger.warning(
+            log.warning(
                 "the reward %s failed on a batch, which gets nothing from it: %s", part.name, paid.trace or paid.refused
             )
         return paid

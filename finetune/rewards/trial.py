@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from finetune.errors import Fault, UserError
 from finetune.evaluate.score import UNFIT
 from finetune.rewards.batch import Paid, Task
-from finetune.rewards.cases import MENDS, BadTest, read_cases
 from finetune.rewards.battery import references
+from finetune.rewards.cases import MENDS, BadTest, read_cases
 from finetune.rewards.form import tagged
 from finetune.rewards.judge import Part, Rewards
 

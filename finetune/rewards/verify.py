@@ -100,20 +100,22 @@ def _known(paid: Paid) -> list[float]:
 
 def _troubles(tried: Mapping[str, Tried]) -> Iterator[str]:
     for what in dict.fromkeys(what for one in tried.values() for what in one.troubles):
-        yield f"gives {what} on {listed([kind for kind, one in tried.items() if what in one.troubles])}"
+        yield f"gives {what} on {listed([kind for kind, one in tried.items() if what in one.troubles], 4)}"
 
 
 def _reasons(tried: Mapping[str, Tried], middle: float | None) -> Iterator[str]:
     if middle is None:
         yield "says nothing of good answers"
         return
-    for kind in KINDS[1:]:
-        mean, holds = tried[kind].mean, kind in ADVERSARIES and ADVERSARIES[kind].holds
-        if mean is None:
-            continue
-        if mean > middle + NEARLY:
-            yield f"pays {kind} more than good answers: {mean:.3g} against {middle:.3g}"
-        elif not holds and mean > middle - NEARLY:
-            yield f"pays {kind} as much as good answers: {mean:.3g}"
-        elif tried[kind].above > MOST_ROWS:
-            yield f"pays {kind} more than the median good answer in {tried[kind].above:.0%} of the rows"
+    more, as_much, at_times = list[str](), list[str](), list[str]()
+    for kind, one in ((kind, tried[kind]) for kind in KINDS[1:]):
+        holds = kind in ADVERSARIES and ADVERSARIES[kind].holds
+        if one.mean is not None and one.mean > middle + NEARLY:
+            more.append(f"{kind} ({one.mean:.3g})")
+        elif one.mean is not None and one.mean > middle - NEARLY and not holds:
+            as_much.append(kind)
+        elif one.above > MOST_ROWS:
+            at_times.append(f"{kind} ({one.above:.0%} of the rows)")
+    for how, kinds in {"more than": more, "as much as": as_much, "often more than": at_times}.items():
+        if kinds:
+            yield f"pays {how} the {middle:.3g} of good answers for: {listed(kinds, len(kinds))}"

@@ -56,11 +56,11 @@ UNTAGGED = ("empty", "whitespace")
 
 def asked(rows: Sequence[Task], good: Sequence[str], bad: Sequence[str] | None = None) -> list[Asked]:
     """The rows with their answers; bad ones are, when none are given, good ones of other rows."""
-    options = tuple(dict.fromkeys(good))
-    if bad is None and len(options) < 2:
+    if bad is None and len({*good}) < 2:
         what = "all rows have the same right answer, so that wrong ones cannot be taken from other rows"
         raise UserError.at("bad", what, "give wrong answers with bad=COLUMN or bad=FILE")
     wrong = bad if bad is not None else [_other(text, at, good) for at, text in enumerate(good)]
+    options = tuple(dict.fromkeys((*good, *wrong)))
     questions = [last_question(row.messages) for row in rows]
     return [Asked(*one, options) for one in zip(rows, questions, good, wrong, strict=True)]
 

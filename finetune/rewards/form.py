@@ -47,5 +47,5 @@ def repetition(answer: str) -> float:
 @cache
 def _layout(tags: tuple[str, ...]) -> re.Pattern[str]:
     any_tag = "|".join(map(re.escape, tags))
-    parts = (rf"<{tag}>(?=\s*\S)(?:(?!</?(?:{any_tag})>).)+</{tag}>\s*" for tag in tags)
+    parts = (rf"<{tag}>(?!\s*</{tag}>)(?:(?!</?(?:{any_tag})>).)+</{tag}>\s*" for tag in tags)
     return re.compile(rf"\s*{''.join(parts)}", re.DOTALL)

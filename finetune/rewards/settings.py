@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from finetune.config import setting
 from finetune.errors import Fault, did_you_mean, listed
 from finetune.rewards.known import OWN_READS, REWARDS, needed_package, readers
 from finetune.rewards.own import is_own
-from finetune.settings.catalogue import settings_in
 
 TAG = re.compile(r"[A-Za-z][\w-]*")
 
@@ -100,7 +99,7 @@ def _without_effect(settings: Rewarded, given: Collection[str], section: str) ->
     read = set(ALWAYS)
     for name in settings.rewards:
         read |= {*(REWARDS[name].reads if name in REWARDS else OWN_READS)}
-    for key in (one.key for one in settings_in(Rewarded())):
+    for key in (one.name for one in fields(Rewarded)):
         if key in given and key not in read:
             what = f"has no effect: none of the rewards reads it, as {listed(readers()[key])} would"
             yield Fault(f"{section}{key}", what, "leave it out")

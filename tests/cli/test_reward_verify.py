@@ -20,9 +20,7 @@ Finetune = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     """Questions with right answers, and some others."""
-    found = [
-        {"prompt": f"Capital of {at}?", "gold": CITIES[at % 8], "poor": "Atlantis", "n": at} for at in range(16)
-    ]
+    found = [{"prompt": f"Capital of {at}?", "gold": CITIES[at % 8], "poor": "Atlantis", "n": at} for at in range(16)]
     return write_rows(tmp_path / "my.jsonl", found)
 
 
@@ -33,13 +31,19 @@ def test_fair_rewards_pass(finetune: Finetune, rows: Path) -> None:
 
 
 def test_a_reward_that_can_be_cheated_is_a_closed_gate(finetune: Finetune, rows: Path) -> None:
-    Path("reward.py").write_text("def long(completions, gold):\n    print('said')\n    return [len(one) for one in completions]\n")
+    Path("reward.py").write_text(
+        "def long(completions, gold):\n    print('said')\n    return [len(one) for one in completions]\n"
+    )
     command = ("reward", "verify", "rewards=[exact,./reward.py:long]", "reference=gold", "my.jsonl", "rows=8")
     code, out, said = finetune(*command, "--json")
     found = json.loads(out)
     assert code == 3 and "error: rewards that fail: long, sum" in said
     assert (found["verdict"], found["rows"]) == ("fails", 8)
-    assert [(one["name"], one["holds"]) for one in found["rewards"]] == [("exact", True), ("long", False), ("sum", False)]
+    assert [(one["name"], one["holds"]) for one in found["rewards"]] == [
+        ("exact", True),
+        ("long", False),
+        ("sum", False),
+    ]
     assert [*found["files"]] == [str(rows.parent / "reward.py")]
     assert set(found["rewards"][0]["tried"]["good"]) == {"median", "mean", "above", "troubles"}
     code, out, _ = finetune(*command)
@@ -67,7 +71,10 @@ def test_good_and_bad_answers_come_from_files_too(finetune: Finetune, rows: Path
         (["rewards=exact", "data=my.jsonl"], "write rewards=[exact]"),
         (["rewards=[exact]", "data=my.jsonl", "reference=gold", "pattern=a"], "error: pattern: has no effect"),
         (["rewards=[exact]", "data=odd.jsonl", "reference=gold"], "odd.jsonl:1: has neither messages"),
-        (["rewards=[exact]", "data=my.jsonl", "reward=x"], "error: reward: `finetune reward verify` has no such setting"),
+        (
+            ["rewards=[exact]", "data=my.jsonl", "reward=x"],
+            "error: reward: `finetune reward verify` has no such setting",
+        ),
     ],
 )
 def test_wrong_usage_is_named(finetune: Finetune, rows: Path, words: list[str], says: str) -> None:

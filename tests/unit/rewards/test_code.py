@@ -122,9 +122,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("apart", [True, False], ids=["with namespaces", "without"])
-def test_the_cage_ends_all_that_came_of_an_answer(
-    apart: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cage_ends_all_that_came_of_an_answer(apart: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what has left its session, were an answer to get around the guard."""
     bomb, cage = tmp_path / "bomb.py", tmp_path / "cage.py"
     bomb.write_text(BOMB)
@@ -181,7 +179,9 @@ def test_the_network_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_a_cage_ends_with_the_run_that_opened_it() -> None:
     program = "from finetune.rewards.code import *\nrun('while True: pass', [], Limits(60, 256))"
-    child = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(code.CAGE.parents[2])})
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(code.CAGE.parents[2])}
+    )
     until = time.monotonic() + 30
     while not any("runner.py" in one for one in processes()) and time.monotonic() < until:
         time.sleep(0.02)
@@ -214,7 +214,10 @@ def test_the_last_block_of_python_is_the_code() -> None:
         (["assert f() is None", "assert not f()"], "def f(): pass"),
         (["assert f('a')", "assert f('b') is False"], "def f(x): return x == 'a'"),
         (["assert f(2) == f(-2)", "assert 3 < f(2) <= 4 and f(0) == 0"], SQUARE),
-        (["assert Stack([1]).top() == 1"], "class Stack:\n def __init__(self, x): self.x = x\n def top(self): return self.x[-1]"),
+        (
+            ["assert Stack([1]).top() == 1"],
+            "class Stack:\n def __init__(self, x): self.x = x\n def top(self): return self.x[-1]",
+        ),
         (["assert f()[0]['a'] == {1: 'x'}"], "def f(): return [{'a': {1: 'x'}}]"),
         (["assert math.isclose(f(), 3.14, abs_tol=0.01)"], "def f(): return 3.141"),
         ([{"call": "f(1)", "expected": [1, {"a": None}]}], "def f(n): return (n, {'a': None})"),

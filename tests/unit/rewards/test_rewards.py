@@ -69,7 +69,7 @@ def test_json_is_held_against_a_schema(judge: Judge, tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text('{"type": "object", "required": ["a"]}')
     assert pays(judge, "json_schema", '{"a": 1}', schema="schema.json") == 1
     assert pays(judge, "json_schema", '{"b": 1}', schema="schema.json") == 0
-    with pytest.raises(UserError, match="schema nowhere.json: no such file"):
+    with pytest.raises(UserError, match=r"schema nowhere\.json: no such file"):
         judge(["json_schema"], schema="nowhere.json")
 
 
@@ -103,7 +103,10 @@ def test_a_function_gets_what_it_names_as_text(judge: Judge) -> None:
         "    return [sorted(columns) == ['answer', 'level', 'other']]\n"
     )
     rewards = judge(["reward.py:seen", "reward.py:every"], columns=["answer", "level", "other"], source=source)
-    prompt = [{"role": "system", "content": "Be short."}, {"role": "user", "content": [{"type": "text", "text": "What?"}]}]
+    prompt = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": [{"type": "text", "text": "What?"}]},
+    ]
     answer = [{"role": "assistant", "content": "<think>x</think>42"}]
     scored = rewards.score([prompt], [answer], {"answer": ["42"], "level": [7], "other": [1]})
     assert scored.totals == (2,)
@@ -121,7 +124,9 @@ def test_a_function_that_fails_pays_nothing_and_is_counted(judge: Judge, caplog:
     assert rewards.score(["?"], ["a"], {"answer": ["a"]}).totals == (2,)
 
 
-@pytest.mark.parametrize("body", ["while True:\n        pass", "import re\n    re.match('(a+)+$', 'a' * 60 + 'b')\n    return [1, 1]"])
+@pytest.mark.parametrize(
+    "body", ["while True:\n        pass", "import re\n    re.match('(a+)+$', 'a' * 60 + 'b')\n    return [1, 1]"]
+)
 def test_a_function_that_takes_too_long_is_stopped(judge: Judge, body: str) -> None:
     source = f"def slow(completions):\n    if completions[0] == 'a':\n        return [1, 1]\n    {body}\n"
     rewards = judge(["reward.py:slow"], source=source, reward_timeout=0.2)
@@ -162,10 +167,18 @@ def test_a_files_hash_is_kept_and_its_process_ends(judge: Judge, tmp_path: Path)
         ("reward.py:f", "", "no function 'f'; it has none at all"),
         ("reward.py:weight", "weight = 3", "'weight' is not a function"),
         ("reward.py:f", "x = 1\ndef f(:\n", r"reward.py:2: is no Python: "),
-        ("reward.py:f", "import nothing_of_the_kind\ndef f(): pass", r"reward.py:1: raises ModuleNotFoundError: No module"),
+        (
+            "reward.py:f",
+            "import nothing_of_the_kind\ndef f(): pass",
+            r"reward.py:1: raises ModuleNotFoundError: No module",
+        ),
         ("reward.py:f", "x = 1\n1 / 0", r"reward.py:2: raises ZeroDivisionError"),
         ("reward.py:f g", "def f(): pass", "names no function"),
-        ("reward.py:f", "def f(completions, solutoin): pass", "wants solutoin, which is no column of the rows; rows have answer"),
+        (
+            "reward.py:f",
+            "def f(completions, solutoin): pass",
+            "wants solutoin, which is no column of the rows; rows have answer",
+        ),
         ("reward.py:exact", "def exact(completions): return [1]", "two rewards are called exact"),
     ],
 )
@@ -235,7 +248,9 @@ def test_without_the_package_mathematics_is_refused_by_name() -> None:
     )
     root = str(Path(__file__).parents[3])
     hidden = "import importlib.util as u\nreal = u.find_spec\nu.find_spec = lambda name, *a: None if name == 'math_verify' else real(name, *a)\n"
-    said = subprocess.run([sys.executable, "-c", hidden + program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root})
+    said = subprocess.run(
+        [sys.executable, "-c", hidden + program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
     assert "needs the package math-verify; install it: pip install 'finetune[math]'" in said.stdout
 
 

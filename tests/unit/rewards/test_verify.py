@@ -22,7 +22,10 @@ def verified(judge: Judge, rewards: Sequence[str], rows: Sequence[Asks], source:
 # Rewards that are worth nothing, and what must be said of them.
 BAD = {
     "length": ("return [len(one) for one in completions]", "the question again"),
-    "any answer": ("return [float(bool(one.strip())) for one in completions]", "as much as the 1 of good answers for: bad"),
+    "any answer": (
+        "return [float(bool(one.strip())) for one in completions]",
+        "as much as the 1 of good answers for: bad",
+    ),
     "the question's words": (
         "return [len(set(p.split()) & set(c.split())) / len(set(p.split())) for p, c in zip(prompts, completions)]",
         "its words, stuffed",
@@ -39,8 +42,14 @@ BAD = {
         "score: 1.0",
     ),
     "an echo": ("return [float(p in c) for p, c in zip(prompts, completions)]", "the question again"),
-    "no number": ("return [float('nan') if not c.strip() else float(a == c) for a, c in zip(answer, completions)]", "gives no number on empty"),
-    "the first letter": ("return [float(c[:1] == a[:1]) for a, c in zip(answer, completions)]", "first letter, then wrong"),
+    "no number": (
+        "return [float('nan') if not c.strip() else float(a == c) for a, c in zip(answer, completions)]",
+        "gives no number on empty",
+    ),
+    "the first letter": (
+        "return [float(c[:1] == a[:1]) for a, c in zip(answer, completions)]",
+        "first letter, then wrong",
+    ),
     "praise": ("return [float(a == c) + 2 * ('highest score' in c) for a, c in zip(answer, completions)]", "praise"),
     "how often": ("return [c.count(a) for a, c in zip(answer, completions)]", "200 times"),
     "tags": ("return [float('<answer>' in c) for c in completions]", "tags only"),
@@ -70,7 +79,11 @@ def test_bad_rewards_are_found(judge: Judge, name: str) -> None:
         (["regex"], sums(), {"pattern": r"is (\d+)"}),
         (["exact", "format", "length"], capitals(), {"tags": ["think", "answer"], "most_words": 30}),
         (["exact", "repetition"], capitals(), {"reward_weights": [1.0, 0.2]}),
-        (["json_fields", "json_valid"], [asks(f"Who is {at}?", answer={"id": at, "name": f"n{at}"}) for at in range(9)], {}),
+        (
+            ["json_fields", "json_valid"],
+            [asks(f"Who is {at}?", answer={"id": at, "name": f"n{at}"}) for at in range(9)],
+            {},
+        ),
     ],
 )
 def test_fair_rewards_hold(judge: Judge, rewards: list[str], rows: list[Asks], settings: dict[str, Any]) -> None:

@@ -75,8 +75,12 @@ def mapped(function: Callable[[Task], Result], tasks: Iterable[Task], processes:
         yield from crew.mapped(tasks)
 
 
-class Late(Exception):
-    """What a task gives that took longer than it may; its process was ended."""
+class Lost(Exception):
+    """What a timed task gives that took too long, or whose process ended."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__("took too long" if late else "its process ended")
+        self.late = late
 
 
 @dataclass
@@ -94,8 +98,8 @@ class _Worker:
 class Crew:
     """Processes that are started when there is work for them, and end with the block; see `mapped`.
 
-    With `seconds`, a task that takes longer than that gives a `Late` instead of a result, and everything is done in
-    other processes, which first carry out `begin`: its time does not count.
+    With `seconds`, a task that takes longer, or ends its process, gives a `Lost` instead of a result, and everything is
+    done in other processes, which first carry out `begin`: its time does not count.
     """
 
     function: Callable[[Any], Any]
@@ -161,10 +165,9 @@ class Crew:
         return self.workers[-1]
 
     def _await_begin(self, worker: _Worker) -> None:
-        if not worker.pipe.poll(STARTING):
-            self._give_up(worker)
-            raise RunFailed(f"a process did not begin within {STARTING:g} s")
-        self._take(worker)
+        _, found = self._take(worker) if worker.pipe.poll(STARTING) else self._give_up(worker)
+        if isinstance(found, Lost):
+            raise RunFailed(f"a process could not begin: {found}")
 
     def _give(self, worker: _Worker, number: int, task: Any) -> None:
         try:
@@ -175,13 +178,13 @@ class Crew:
         if self.seconds is not None:
             worker.until = time.monotonic() + self.seconds
 
-    def _give_up(self, worker: _Worker) -> tuple[int, Any]:
-        """End a process that takes too long."""
+    def _give_up(self, worker: _Worker, late: bool = True) -> tuple[int, Any]:
+        """End a process that takes too long, or has ended itself."""
         self.workers.remove(worker)
         worker.process.kill()
         worker.process.join()
         worker.pipe.close()
-        return worker.number, Late()
+        return worker.number, Lost(late)
 
     def _ready(self) -> list[_Worker]:
         """The processes that have something to say; waits for one when any works."""
@@ -195,6 +198,8 @@ class Crew:
         try:
             number, result, error = worker.pipe.recv()
         except (EOFError, OSError):
+            if self.seconds is not None:
+                return self._give_up(worker, late=False)
             raise _killed() from None
         worker.busy, worker.until = False, math.inf
         if error is not None:

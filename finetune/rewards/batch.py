@@ -100,7 +100,7 @@ def _last(text: Text, role: str) -> str:
     if isinstance(text, str):
         return text
     turns = [turn for turn in text if turn["role"] == role] or list(text)
-    return _content(turns[-1]["content"]) if turns else ""
+    return _content(turns[-1].get("content")) if turns else ""
 
 
 def _content(content: Any) -> str:

@@ -71,6 +71,15 @@ def references(rows: Sequence[Task], column: str) -> list[str | None]:
     return [None if value is None else as_text(value) for value in found]
 
 
+def right_answers(rows: Sequence[Task], column: str | None) -> tuple[list[Task], list[str]]:
+    """The rows that have a right answer, and it."""
+    found = references(rows, column) if column is not None else []
+    known = [(row, text) for row, text in zip(rows, found, strict=False) if text is not None]
+    if not known:
+        raise UserError.at("good", "the rows have no right answers", "give good=COLUMN or good=FILE")
+    return [row for row, _ in known], [text for _, text in known]
+
+
 def answers(rows: Sequence[Asked], name: str, tags: Sequence[str]) -> dict[int, str]:
     """What one kind of answer says to each row that it has one for; in the tags, where there are any."""
     if name in (GOOD, BAD):

@@ -1,6 +1,6 @@
 """A program of its own: one answer's code, run within limits. Started by `rewards/code.py`; imports nothing of ours.
 
-    python -I -S -B cage.py RUNNER FOLDER SECONDS MEMORY RESULT
+    python -I -S -B cage.py RUNNER FOLDER SECONDS CLOCK MEMORY RESULT
 
 It leaves the network and the other processes behind (namespaces), the files outside its folder (Landlock), takes
 limits on processor time, memory, file sizes and processes, and starts RUNNER, which reads its work from stdin and
@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWIPC = 0x10000000, 0x20000000, 0x40000000, 0x08000000
-PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 # System calls, with one number on every architecture.
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 LANDLOCK_VERSION, LANDLOCK_PATH_BENEATH = 1, 1
@@ -32,23 +32,24 @@ LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/u
 FILE_BYTES = 16 << 20  # of one file that an answer writes
 OPEN_FILES = 64
 PROCESSES = 16  # with threads
-CLOCK = 3  # times the processor seconds, plus one, are what an answer gets by the clock
 
 
 def main() -> None:
     """Start the runner in its cage and see to its end."""
-    runner, folder, seconds, memory, result = sys.argv[1:]
+    runner, folder, seconds, clock, memory, result = sys.argv[1:]
     libc = ctypes.CDLL(None, use_errno=True)
     apart = _leave(libc)
     child = os.fork()
     if child == 0:
+        if sys.platform.startswith("linux"):
+            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         _limit(float(seconds), int(memory))
         closed = _close_files(libc, folder, runner)
         os.set_inheritable(int(result), True)
         told = [str(int(apart)), str(int(closed))]
         os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", runner, folder, result, *told])
     os.close(int(result))
-    _wait(child, CLOCK * float(seconds) + 1)
+    _wait(child, float(clock))
     _end(child, apart)
 
 

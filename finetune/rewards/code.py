@@ -10,6 +10,8 @@ import json
 import os
 import re
 import select
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,16 +22,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from finetune.data.workers import cores
 from finetune.errors import UserError
 from finetune.log import log
-from finetune.rewards.cage import CLOCK
 from finetune.rewards.cases import Case
 
-FENCE = re.compile(r"^ {0,3}```[ \t]*(?P<language>\w*)[^\n]*\n(?P<code>.*?)^ {0,3}```[ \t]*$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r" {0,3}```\s*(?P<said>[^`\s]*)[^`]*")
 PYTHON = ("python", "py", "python3", "")
+CLOCK = 3  # times the processor seconds, plus one, are what an answer gets by the clock
 MOST_RESULT = 4 << 20  # bytes
 GRACE = 5.0  # seconds beyond its own clock until a cage is given up
 CAGE, RUNNER = Path(__file__).with_name("cage.py"), Path(__file__).with_name("runner.py")
@@ -42,11 +44,26 @@ class Limits:
     seconds: float  # of the processor
     megabytes: int
 
+    @property
+    def clock(self) -> float:
+        """The seconds by the clock."""
+        return CLOCK * self.seconds + 1
+
 
 def written_code(answer: str) -> str:
     """The last fenced block of Python in an answer, or else the whole answer."""
-    found = [match["code"] for match in FENCE.finditer(answer) if match["language"].lower() in PYTHON]
-    return found[-1] if found else answer
+    found, opened = "", list[str]()  # the lines since the fence that opens a block, with it
+    for line in answer.splitlines():
+        fence = FENCE.fullmatch(line)
+        if opened and (fence is None or fence["said"]):
+            opened.append(line)
+        elif opened:
+            language = FENCE.fullmatch(opened[0])
+            found = "\n".join(opened[1:]) if language and language["said"].lower() in PYTHON else found
+            opened = []
+        elif fence is not None:
+            opened = [line]
+    return found or answer
 
 
 def score_code(answers: Sequence[str], tests: Sequence[Sequence[Case]], limits: Limits) -> list[float]:
@@ -81,26 +98,24 @@ def check_system() -> None:
 
 def run(code: str, calls: Sequence[str], limits: Limits) -> dict[str, Any]:
     """What the calls give after the code; empty when the code gave nothing in time."""
-    with tempfile.TemporaryDirectory(prefix="finetune-code-", ignore_cleanup_errors=True) as folder:
-        result, theirs = os.pipe()
-        work = json.dumps({"code": code, "calls": list(calls)}) + "\n"
-        try:
-            process = _start(os.path.realpath(folder), theirs, limits)
-        finally:
-            os.close(theirs)
-        try:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):
-                process.stdin.write(work.encode())
-                process.stdin.flush()
-            return _read(result, time.monotonic() + CLOCK * limits.seconds + 1 + GRACE)
-        finally:
-            os.close(result)
-            _end(process)
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="finetune-code-"))
+    result, theirs = os.pipe()
+    try:
+        process = _start(folder, theirs, limits)
+        os.close(theirs)
+        with suppress(BrokenPipeError):
+            _stdin(process).write(json.dumps({"code": code, "calls": list(calls)}).encode() + b"\n")
+            _stdin(process).flush()
+        found = _read(result, time.monotonic() + limits.clock + GRACE)
+        _end(process)
+        return found
+    finally:
+        os.close(result)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(folder: str, result: int, limits: Limits) -> subprocess.Popen[bytes]:
-    words = (RUNNER, folder, limits.seconds, limits.megabytes << 20, result)
+    words = (RUNNER, folder, limits.seconds, limits.clock, limits.megabytes << 20, result)
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", str(CAGE), *map(str, words)],
         stdin=subprocess.PIPE,
@@ -132,11 +147,15 @@ def _read(result: int, until: float) -> dict[str, Any]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Have the cage end all that runs in it, which it does when its stdin is closed."""
-    assert process.stdin is not None
     with suppress(BrokenPipeError):
-        process.stdin.close()
+        _stdin(process).close()
     try:
         process.wait(GRACE)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdin is not None
+    return process.stdin

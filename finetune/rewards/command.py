@@ -15,7 +15,7 @@ from finetune.data.read import Record, find_sources, read
 from finetune.endpoint.settings import verbatim
 from finetune.errors import Fault, GateRefused, UserError, listed
 from finetune.rewards.batch import as_text
-from finetune.rewards.judge import REFERENCES, Rewards, build
+from finetune.rewards.judge import REFERENCES, build
 from finetune.rewards.settings import Rewarded
 from finetune.rewards.verify import KINDS, Tried, Verdict, Verified, verify
 from finetune.runs.text import NOTHING, columns
@@ -51,7 +51,8 @@ def command(arguments: Sequence[str], *, json_output: bool) -> int:
     rows = _rows(records)
     names = dict.fromkeys(name for row in rows for name in row.columns)
     with build(settings, names, given) as rewards:
-        verified = verify(rewards, rows, *_answers(rewards, rows, settings))
+        good = _column(settings.good or rewards.reference, "good", rows)
+        verified = verify(rewards, rows, good, _column(settings.bad, "bad", rows))
         files = rewards.files
     if json_output:
         print(json.dumps(as_json(verified, files), ensure_ascii=False))
@@ -131,17 +132,10 @@ def _turns(values: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     return given if sound and given and given[-1]["role"] == "user" else None
 
 
-def _answers(rewards: Rewards, rows: Sequence[Row], settings: VerifySettings) -> tuple[list[str], list[str] | None]:
-    """The good answers, and the bad ones where they are given."""
-    good = settings.good or rewards.reference
-    if good is None:
-        raise UserError.at("good", "the rows have no right answers", "give good=COLUMN or good=FILE")
-    bad = None if settings.bad is None else _column(settings.bad, "bad", rows)
-    return _column(good, "good", rows), bad
-
-
-def _column(name: str, key: str, rows: Sequence[Row]) -> list[str]:
-    """The answers in a column, or in a file."""
+def _column(name: str | None, key: str, rows: Sequence[Row]) -> list[str] | None:
+    """The answers in a column, or in a file; none where neither is named."""
+    if name is None:
+        return None
     if any(name in row.columns for row in rows):
         found, wheres = [row.columns.get(name) for row in rows], [f"row {at} {name}" for at in range(1, len(rows) + 1)]
     elif Path(name).expanduser().exists():

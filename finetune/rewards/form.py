@@ -20,8 +20,10 @@ def inside(answer: str, tags: Sequence[str]) -> str:
     """What stands in the last tag of an answer, or else the whole of it."""
     if not tags:
         return answer
-    found = re.findall(rf"<{tags[-1]}>(.*?)</{tags[-1]}>", answer, re.DOTALL)
-    return str(found[-1]).strip() if found else answer
+    opening, closing = f"<{tags[-1]}>", f"</{tags[-1]}>"
+    end = answer.rfind(closing)
+    begin = answer.rfind(opening, 0, max(0, end))
+    return answer if begin < 0 else answer[begin + len(opening) : end].strip()
 
 
 def tagged(answer: str, tags: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from finetune.data.workers import Crew, Late, cores
+from finetune.data.workers import Crew, Lost, cores
 from finetune.errors import Fault, UserError, listed
 from finetune.log import log
 from finetune.rewards.batch import Batch, Paid, Pay, Text, batch_of, finite
@@ -200,13 +200,14 @@ def _pay_apart(crew: Crew, column: str | None, batch: Batch) -> Paid:
     pairs = [*zip(batch.said, _right(batch, column), strict=True)]
     there = [at for at, (_, right) in enumerate(pairs) if right is not None]
     values: list[float | None] = [None] * len(pairs)
-    late = 0
+    lost = list[Lost]()
     for at, found in zip(there, crew.mapped([pairs[at] for at in there]), strict=True):
-        if isinstance(found, Late):
-            late += 1
+        if isinstance(found, Lost):
+            lost.append(found)
         else:
             values[at] = found
-    return finite(Paid(tuple(values), timeouts=late))
+    late = sum(one.late for one in lost)
+    return finite(Paid(tuple(values), exceptions=len(lost) - late, timeouts=late))
 
 
 def _pay_code(limits: Limits, column: str, batch: Batch) -> Paid:

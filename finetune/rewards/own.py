@@ -14,13 +14,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from finetune.data.workers import Crew, Late
+from finetune.data.workers import Crew, Lost
 from finetune.errors import UserError, did_you_mean, first_line, listed
 from finetune.rewards.batch import Batch, Paid, finite
 
@@ -56,15 +56,18 @@ class Own:
 
     def pay(self, batch: Batch) -> Paid:
         """What the function pays; nothing for the whole batch when it raises or is not done in time."""
+        count = len(batch.answers)
+        if not count:
+            return Paid(())
         every: dict[str, Any] = {**batch.columns, "messages": list(batch.messages), "prompts": list(batch.prompts)}
         every |= {"completions": list(batch.said), "full_completions": list(batch.answers)}
         wanted = batch.columns if self.signature.all_columns else ()
         arguments = {name: every[name] for name in every if name in self.signature.asked or name in wanted}
-        count = len(batch.answers)
         self.crew.seconds = self.seconds * count
         (found,) = self.crew.mapped([(self.path, self.function, arguments, count)])
-        if isinstance(found, Late):
-            return Paid((None,) * count, timeouts=count)
+        if isinstance(found, Lost):
+            failed = Paid((None,) * count, trace=f"{self.function}: {found}")
+            return replace(failed, timeouts=count) if found.late else replace(failed, exceptions=count)
         return finite(found)
 
     def lacking(self, columns: Collection[str]) -> list[str]:
@@ -93,7 +96,7 @@ def load(name: str, key: str, seconds: float) -> Own:
     except UserError:
         crew.end()
         raise
-    if isinstance(signature, Late):
+    if isinstance(signature, Lost):
         crew.end()
         raise UserError.at(where, "does not load in time", f"raise {key.removesuffix('rewards')}reward_timeout")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -78,7 +78,7 @@ def _guard(folder: str) -> None:
     leave, known, cut, begins = os._exit, isinstance, str.partition, str.startswith
     text, number, decoded, split = str, int, os.fsdecode, str.split
     of_files, listing, writing, harmless, refused = OF_FILES, LISTING, WRITING, HARMLESS, REFUSED
-    foreign, unix, nothing = FOREIGN, UNIX, type(None)
+    foreign, unix, nothing, size, deepest = FOREIGN, UNIX, type(None), len, DEEPEST
     own = (f"{folder}/",)
     library = (*own, f"{os.path.realpath(os.path.dirname(os.__file__))}/", "/usr/share/zoneinfo/")
     import _posixsubprocess
@@ -94,7 +94,8 @@ def _guard(folder: str) -> None:
         if not known(path, (text, bytes)):
             return False
         name = decoded(path)
-        if ".." in split(name, "/"):
+        parts = split(name, "/")
+        if ".." in parts or size(parts) > deepest:
             return False
         return not begins(name, "/") or begins(name + "/", folders)
 

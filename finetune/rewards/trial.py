@@ -23,7 +23,8 @@ def trial(rewards: Rewards, rows: Sequence[Task]) -> None:
     taken = rows[:: max(1, len(rows) // MOST_ROWS)][:MOST_ROWS]
     right = references(taken, rewards.reference) if rewards.reference else [None] * len(taken)
     answers = _answers(rewards, right)
-    columns = {name: [row.columns.get(name) for row in taken] for row in rows for name in row.columns}
+    names = dict.fromkeys(name for row in taken for name in row.columns)
+    columns = {name: [row.columns.get(name) for row in taken] for name in names}
     paid = {
         kind: rewards.score([row.messages for row in taken], texts, columns).parts for kind, texts in answers.items()
     }

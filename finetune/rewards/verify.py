@@ -13,7 +13,7 @@ from statistics import fmean, median
 
 from finetune.errors import listed
 from finetune.rewards.batch import Paid, Task
-from finetune.rewards.battery import ADVERSARIES, BAD, GOOD, Asked, answers, asked
+from finetune.rewards.battery import ADVERSARIES, BAD, GOOD, Asked, answers, asked, right_answers
 from finetune.rewards.judge import Rewards, Scored
 
 SUM = "sum"
@@ -55,8 +55,12 @@ class Verified:
         return tuple(verdict.name for verdict in self.verdicts if verdict.reasons)
 
 
-def verify(rewards: Rewards, rows: Sequence[Task], good: Sequence[str], bad: Sequence[str] | None = None) -> Verified:
-    """Try the rewards on rows with a good answer each; bad ones are, when none are given, those of other rows."""
+def verify(
+    rewards: Rewards, rows: Sequence[Task], good: Sequence[str] | None = None, bad: Sequence[str] | None = None
+) -> Verified:
+    """Try the rewards on rows; good answers are, when none are given, the right ones, bad ones those of other rows."""
+    if good is None:
+        rows, good = right_answers(rows, rewards.reference)
     trials = asked(rows, good, bad)
     scored = {kind: _score(rewards, trials, kind) for kind in KINDS}
     verdicts = [_verdict(part.name, part.compares, _of_part(scored, part.name)) for part in rewards.parts]

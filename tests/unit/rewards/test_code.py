@@ -194,6 +194,13 @@ def test_a_cage_ends_with_the_run_that_opened_it() -> None:
     assert processes() == set()
 
 
+def test_a_folder_that_is_nested_deeply_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    answer = "import os\nos.makedirs('/'.join('a' * 60))\nfor at in range(1, 1900):\n    os.mkdir('/'.join('b' * at))\n"
+    assert paid(answer + SQUARE) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_answer_knows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "1")
     tests = [{"call": "seen()", "expected": False}]
@@ -201,7 +208,9 @@ def test_an_answer_knows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_last_block_of_python_is_the_code() -> None:
-    assert written_code("```bash\nls\n```\n```python\na = 1\n```\n```\nb = 2\n```\ntext") == "b = 2\n"
+    assert written_code("```bash\nls\n```\n```python\na = 1\n```\n```\nb = 2\n```\ntext") == "b = 2"
+    assert written_code("```python\na = 1\n```\n```python\nb = 2") == "a = 1"
+    assert written_code("~~~\n  ```python\n  a = 1\n  ```") == "  a = 1"
     assert written_code("```json\n{}\n```\nno python") == "```json\n{}\n```\nno python"
 
 

@@ -261,3 +261,31 @@ def test_rewards_are_documented() -> None:
         assert reward.pays_for in rows[name], name
         for setting in reward.reads:
             assert f"`{setting}`" in rows[name], f"{name}: {setting}"
+
+
+def test_a_function_that_ends_its_process_is_counted(judge: Judge) -> None:
+    source = "import os\ndef gone(completions):\n    return os._exit(3) if completions == ['x'] else [1]\n"
+    rewards = judge(["reward.py:gone"], source=source)
+    assert rewards.score(["?"], ["x"], {}).parts["gone"].exceptions == 1
+    assert rewards.score(["?"], ["a"], {}).totals == (1,)
+    assert rewards.score([], [], {}).totals == ()
+
+
+def test_a_methods_settings_take_those_of_rewards_in() -> None:
+    from dataclasses import dataclass
+
+    from finetune.config import MethodConfig
+    from finetune.settings.catalogue import settings_of_kind
+    from finetune.settings.reference import _base
+
+    @dataclass
+    class Config(MethodConfig, Rewarded):
+        """A method that pays."""
+
+    @dataclass
+    class Other(MethodConfig):
+        """A method that does not."""
+
+    keys = {one.key for one in settings_of_kind(Config, "method.")}
+    assert {"method.rewards", "method.reward_weights", "method.trl"} <= keys
+    assert _base({"pays": Config, "other": Other}, MethodConfig) is MethodConfig

@@ -221,6 +221,7 @@ def test_an_answer_knows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_last_block_of_python_is_the_code() -> None:
     assert written_code("```bash\nls\n```\n```python\na = 1\n```\n```\nb = 2\n```\ntext") == "b = 2"
     assert written_code("```python\na = 1\n```\n```python\nb = 2") == "a = 1"
+    assert written_code("```py\na = '\x0c'\n```") == "a = '\x0c'"
     assert written_code("~~~\n  ```python\n  a = 1\n  ```") == "  a = 1"
     assert written_code("```json\n{}\n```\nno python") == "```json\n{}\n```\nno python"
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from finetune.data.faults import FaultLog
 from finetune.data.jsonl import BOM, DECODER, MAX_LINE, decode, first_repeated
+from finetune.data.rows import REFERENCES
 
 LIST_COLUMNS = ("messages", "conversations", "tools", "history")  # hold JSON where a table can hold only text
 # May hold objects: messages, or what a layout that reads it only as text tells row by row.
-OBJECT_COLUMNS = frozenset(
-    ("input", "chosen", "rejected", "label", "rating", "feedback", "margin", "scores", "ranks", "winner", "preference")
-    + ("answer", "reference_answer", "reference", "solution", "target", "ground_truth")
-)
+JUDGEMENTS = ("label", "rating", "feedback", "margin", "scores", "ranks", "winner", "preference")
+OBJECT_COLUMNS = frozenset(("input", "chosen", "rejected", *JUDGEMENTS, *REFERENCES))
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 

@@ -89,7 +89,22 @@ def load_model(
         raise UserError.at("model.attention", first_line(error), "use model.attention=sdpa") from error
     _check_loaded(facts, info)
     prepare_tokens(model, tokenizer, facts)
+    if quantization is not None:
+        _keep_gradients(model)
     return model
+
+
+def _keep_gradients(model: PreTrainedModel) -> None:
+    """Keep 4-bit weights as they are when the model is evaluated on a CPU.
+
+    bitsandbytes would rewrite them, for good, for a kernel that is faster and has no gradient: every step after the
+    first evaluation would learn from wrong gradients, and nothing would say so.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_reader(facts: ModelFacts, *, precision: str, device: str) -> PreTrainedModel:

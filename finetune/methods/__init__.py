@@ -23,6 +23,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from finetune.methods import distill, sft
+from finetune.methods import distill, dpo, kto, sft
 
-METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill)}
+METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill, dpo, kto)}

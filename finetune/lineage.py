@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune import __version__
+from finetune.artefact import ADAPTER, MODEL
 from finetune.compose import identity
 from finetune.data.build.origin import teachers
 from finetune.errors import Fault, UserError
+from finetune.evaluate.contents import weights_digest
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, digest_of
-from finetune.plan import RunPlan
-from finetune.rundir import has_progress, read_facts, write_json
+from finetune.plan import PLAN_FILE, RunPlan
+from finetune.rundir import CHECKPOINTS, has_progress, read_facts, write_json
+from finetune.settings.recipe import shown_path
 
 LINEAGE = "lineage.json"
+START = "start"  # the part of an ancestor whose weights were trained on; others are named by what they were read as
+# What a run's lineage keeps of an ancestor's.
+TOLD = ("base", "data", "teachers", "method", "tuning", "config", "seed", "versions")
 
 
 def refuse_other_models(plan: RunPlan) -> None:
-    """Refuse to continue a run with other weights, under the same name, of a model that its method reads."""
+    """Refuse to continue a run when what it began with, or a model that its method reads, has other weights now."""
     run_dir = Path(plan.run_dir)
     path = run_dir / LINEAGE
-    if not plan.frozen or not has_progress(run_dir) or not path.exists():
+    if not has_progress(run_dir) or not path.exists():
         return
-    stored = read_facts(path, *plan.frozen)
+    stored = read_facts(path, "parent", *plan.frozen)
     keys = METHODS[plan.config.method.option].frozen_models(plan.config.method)
-    what = f"has other weights than when {run_dir} began"
+    now: dict[str, tuple[str, dict[str, Any] | None]] = {"parent": ("model.name", parent(plan.model))}
+    now |= {role: (keys[role].key, _read_only(facts)) for role, facts in plan.frozen.items()}
     mend = "choose another name, or start anew in its place with resume=none"
     if faults := [
-        Fault(keys[role].key, f"{facts.name} {what}", mend)
-        for role, facts in plan.frozen.items()
-        if stored[role]["fingerprint"] != digest_of(facts)
+        Fault(key, f"{facts['name']} has other weights than when {run_dir} began", mend)
+        for role, (key, facts) in now.items()
+        if facts is not None and stored[role] is not None and _weights(facts) != _weights(stored[role])
     ]:
         raise UserError(faults)
+
+
+def _weights(facts: Mapping[str, Any]) -> tuple[Any, Any]:
+    return facts.get("fingerprint"), facts.get("weights")
 
 
 def begin(plan: RunPlan) -> None:
@@ -48,7 +60,8 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
     return {
         "base": {"name": model.name, "revision": model.revision, "fingerprint": model.fingerprint},
         **{role: _read_only(facts) for role, facts in plan.frozen.items()},
-        "parent": model.adapter.path if model.adapter else None,
+        "parent": parent(model),
+        "ancestors": ancestors(plan),
         "reference": reference(plan),
         "data": {
             "train": plan.config.data.train,
@@ -86,10 +99,60 @@ def reference(plan: RunPlan) -> str | None:
 
 def _read_only(facts: ModelFacts) -> dict[str, Any]:
     """A model that the method reads beside the trained one."""
-    adapter = facts.adapter
+    adapter, made = facts.adapter, parent(facts)
     return {
         "name": facts.name,
         "base": adapter.base_name if adapter else None,
         "revision": facts.revision,
         "fingerprint": digest_of(facts),
+        "run": made["run"] if made else None,
+        "weights": made["weights"] if made else None,
     }
+
+
+def parent(facts: ModelFacts) -> dict[str, Any] | None:
+    """The adapter or the result of a run that a model is; None for a model that nobody tuned, as far as is known."""
+    if facts.hub_id is not None and facts.adapter is None:
+        return None
+    folder = Path(facts.adapter.path if facts.adapter else facts.path)
+    run_dir = next(runs_around(folder), None)
+    if run_dir is None and facts.adapter is None:
+        return None
+    return {
+        "name": facts.name,
+        "run": shown_path(run_dir) if run_dir else None,
+        "artefact": shown_path(folder),
+        "weights": weights_digest([folder]),
+    }
+
+
+def runs_around(folder: Path) -> Iterator[Path]:
+    """The run in which the folder of an adapter, a model or a checkpoint lies."""
+    for place in (folder, folder.resolve()):  # a link may lead into a run
+        around = place.parent.parent if place.parent.name == CHECKPOINTS else place.parent
+        if (place.name in (ADAPTER, MODEL) or place.parent.name == CHECKPOINTS) and (around / PLAN_FILE).is_file():
+            yield around
+
+
+def ancestors(plan: RunPlan) -> list[dict[str, Any]]:
+    """What each run told of itself whose result this one starts from or reads, and those before it, oldest first."""
+    found: dict[str, dict[str, Any]] = {}
+    for role, facts in {START: plan.model, **plan.frozen}.items():
+        made = parent(facts)
+        path = Path(made["run"]) / LINEAGE if made and made["run"] else None
+        if made is None or path is None or not path.is_file():
+            continue
+        told = read_facts(path, "ancestors", *TOLD)
+        own = {"run": made["run"], "role": START, **{key: told[key] for key in TOLD}}
+        for one in (*told["ancestors"], own):
+            found.setdefault(one["run"], one if role == START else {**one, "role": role})
+    return list(found.values())
+
+
+def trained_before(run_dir: Path) -> list[Path]:
+    """The runs before this one whose rows its weights have seen, oldest first, whether they are still there or not."""
+    path = run_dir / LINEAGE
+    told = read_facts(path, "ancestors")["ancestors"] if path.is_file() else []
+    places = [Path(one["run"]) for one in told if one["role"] == START]
+    # their folder may have been moved with all that lies in it
+    return [place if place.is_dir() else run_dir.parent / place.name for place in places]

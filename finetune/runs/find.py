@@ -11,6 +11,7 @@ from finetune.runs.record import PLAN
 
 FOLDER = Path(RunConfig.output_dir)
 EVALUATIONS = "evaluations"  # beside the runs: what was evaluated and is no run
+PIPELINE = "pipeline.json"  # in a directory beside the runs that are its stages
 
 
 def find_run(target: str) -> Path:
@@ -42,7 +43,8 @@ def names(folder: Path) -> list[str]:
 
 def _is_ours(path: Path) -> bool:
     """Whether a directory beside the runs is kept there for them, such as prepared rows."""
-    return path.name.startswith(".") or (path.name == EVALUATIONS and not (path / PLAN).exists())
+    kept = path.name == EVALUATIONS or (path / PIPELINE).exists()
+    return path.name.startswith(".") or (kept and not (path / PLAN).exists())
 
 
 def _is_folder(path: Path) -> bool:

@@ -111,7 +111,7 @@ def _planned(plan: Values) -> Planned:
     return Planned(
         plan.at("config.method.option", str),
         plan.at("config.tuning.option", str),
-        plan.at("model.name", str),
+        plan.at("config.model.name", str),
         plan.at("model.fingerprint", str),
         plan.at("trainable", int),
         plan.at("data.train.rows", int) if plan.maybe("batch.epochs", float) is not None else None,

@@ -58,7 +58,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
     """Base, rows, settings, versions and machine of a run."""
     model, data = plan.model, plan.data
     return {
-        "base": {"name": model.name, "revision": model.revision, "fingerprint": model.fingerprint},
+        "base": {"name": _base_name(model), "revision": model.revision, "fingerprint": model.fingerprint},
         **{role: _read_only(facts) for role, facts in plan.frozen.items()},
         "parent": parent(model),
         "ancestors": ancestors(plan),
@@ -95,6 +95,12 @@ def reference(plan: RunPlan) -> str | None:
         return f"{model.name}, from which training starts"
     joined = "merged into" if start == "merge" else "on"
     return f"the adapter {model.adapter.path} {joined} {model.adapter.base_name}, from which training starts"
+
+
+def _base_name(facts: ModelFacts) -> str:
+    """The name of the model under an adapter, or of a model that has none."""
+    name = facts.adapter.base_name if facts.adapter else facts.name
+    return shown_path(Path(name)) if Path(name).is_absolute() else name
 
 
 def _read_only(facts: ModelFacts) -> dict[str, Any]:

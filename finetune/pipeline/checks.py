@@ -18,7 +18,7 @@ from finetune.pipeline.stages import Pipeline, Stage, resolved, results
 from finetune.plan import RunPlan, plan_run
 from finetune.plan.checks import check_settings
 from finetune.plan.facts import gather
-from finetune.rundir import check_writable
+from finetune.rundir import check_writable, has_progress
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ def _planned(stage: Stage, pipeline: Pipeline) -> Checked:
 def _foreseen(stage: Stage, pipeline: Pipeline, machine: Machine) -> Checked:
     """A stage that starts from, or reads, what is not there yet."""
     composed = resolved(stage, results(pipeline))
+    if composed.config.resume != "none" and has_progress(Path(stage.run_dir)):
+        before = listed(stage.needs)
+        what = f"has begun from a result of {before} that is about to be replaced"
+        raise UserError.at(stage.run_dir, what, "choose another name, or start anew in its place with resume=none")
     faults = check_settings(composed.config, composed.sources, machine)
     first = pipeline.root(stage).composed.config
     now = resolved(stage, dict.fromkeys(results(pipeline), first.model.name)).config

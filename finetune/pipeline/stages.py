@@ -28,6 +28,7 @@ from finetune.pipeline.recipe import (
     not_before,
     read_pipeline,
 )
+from finetune.plan.checks import OF_THE_ADAPTER
 from finetune.settings.catalogue import GROUPS, NAME_RULE, NAME_RULE_SAID, settings_of
 from finetune.settings.overrides import Assignment, split_overrides
 from finetune.settings.recipe import Recipe
@@ -111,11 +112,12 @@ def compose_pipeline(arguments: Sequence[str], recipe: str) -> Pipeline:
     names = [stage.name for stage in source.stages]
     stages, used, notes = list[Stage](), set[str](), list[str]()
     for place, one in enumerate(source.stages):
-        base, overrides, kept = _merged(one, source, given)
-        used |= {pair[0] for pair in overrides} | {item.key for item in (*base.choices, *base.settings)}
+        merged = _merged(one, source, given)
+        base, overrides = merged.base, merged.overrides
+        used |= merged.reached
         notes += [
             f"{key}={raw} is not for the stage {one.name}, which sets it itself: {one.name}.{key}={raw} would be"
-            for key, raw in kept
+            for key, raw in merged.kept
         ]
         limits = _limits(one, given.own[one.name], faults)
         places = _places(one.name, base, overrides, given)
@@ -152,8 +154,17 @@ def _parted(arguments: Sequence[str], source: PipelineRecipe, faults: list[Fault
     return _Given(tuple(shared), {name: tuple(pairs) for name, pairs in own.items()})
 
 
-def _merged(one: StageRecipe, source: PipelineRecipe, given: _Given) -> tuple[Recipe, list[Pair], list[Pair]]:
-    """The stage as a recipe and overrides of one run; and the shared overrides that it sets itself."""
+@dataclass(frozen=True)
+class _Merged:
+    """A stage as a recipe and overrides of one run."""
+
+    base: Recipe
+    overrides: tuple[Pair, ...]
+    reached: frozenset[str]  # keys of what is shared and holds for the stage
+    kept: tuple[Pair, ...]  # shared overrides in whose place the stage's own recipe stands
+
+
+def _merged(one: StageRecipe, source: PipelineRecipe, given: _Given) -> _Merged:
     own_pairs = [pair for pair in given.own[one.name] if pair[0].partition(".")[0] != GATE]
     set_here = {item.key for item in (*one.own.choices, *one.own.settings)} | {key for key, _ in own_pairs}
     picked = {choice.key: str(choice.value) for choice in one.own.choices}
@@ -161,22 +172,28 @@ def _merged(one: StageRecipe, source: PipelineRecipe, given: _Given) -> tuple[Re
     shared = {choice.key: str(choice.value) for choice in source.shared.choices}
     shared |= {key: raw for key, raw in given.shared if key in GROUPS}
     settings = settings_of({**default_choices(), **shared, **picked})
+    starts = {item.key: str(item.value) for item in one.own.settings} | dict(own_pairs)
+    continued = starts.get("tuning.start") == "continue"
 
     def reaches(key: str) -> bool:
-        """Whether what is shared holds here: not set by the stage itself, nor of an option that it replaces."""
+        """Whether what is shared holds here: not what the stage sets, starts with, or replaces with another option."""
         if key in set_here or (one.start is not None and key in OF_THE_MODEL):
+            return False
+        if continued and key in (f"tuning.{name}" for name in OF_THE_ADAPTER):
             return False
         return not (key.partition(".")[0] in picked and key not in settings)
 
-    choices = [choice for choice in source.shared.choices if reaches(choice.key)]
-    assignments = [item for item in source.shared.settings if reaches(item.key)]
+    choices = tuple(choice for choice in source.shared.choices if reaches(choice.key))
+    assignments = tuple(item for item in source.shared.settings if reaches(item.key))
+    pairs = tuple(pair for pair in given.shared if reaches(pair[0]))
+    start: tuple[Assignment, ...] = ()
     if one.start is not None:
         value = f"{STAGE}{one.start}"
-        assignments.append(Assignment("model.name", value, value, f"{one.where}.{FROM}", f"recipe {source.name}"))
-    base = Recipe(source.name, source.path, (*choices, *one.own.choices), (*assignments, *one.own.settings))
-    overrides = [pair for pair in given.shared if reaches(pair[0])] + own_pairs
+        start = (Assignment("model.name", value, value, f"{one.where}.{FROM}", f"recipe {source.name}"),)
+    base = Recipe(source.name, source.path, (*choices, *one.own.choices), (*assignments, *start, *one.own.settings))
+    reached = {item.key for item in (*choices, *assignments)} | {key for key, _ in pairs}
     kept = [pair for pair in given.shared if pair[0] in set_here and pair[0] not in dict(own_pairs)]
-    return base, overrides, kept
+    return _Merged(base, (*pairs, *own_pairs), frozenset(reached), tuple(kept))
 
 
 def _places(name: str, base: Recipe, overrides: Sequence[Pair], given: _Given) -> dict[str, str]:

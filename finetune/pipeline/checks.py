@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.adapter import check_tuning
+from finetune.adapter import check_tuning, start_faults
+from finetune.config import FullTuning
 from finetune.data.leaks import check_leaks
 from finetune.data.prepared import PreparedData
 from finetune.errors import Fault, UserError, did_you_mean, listed
@@ -70,7 +71,7 @@ def _foreseen(stage: Stage, pipeline: Pipeline, machine: Machine) -> Checked:
         before = listed(stage.needs)
         what = f"has begun from a result of {before} that is about to be replaced"
         raise UserError.at(stage.run_dir, what, "choose another name, or start anew in its place with resume=none")
-    faults = check_settings(composed.config, composed.sources, machine)
+    faults = [*_start_faults(stage, pipeline), *check_settings(composed.config, composed.sources, machine)]
     first = pipeline.root(stage).composed.config
     now = resolved(stage, dict.fromkeys(results(pipeline), first.model.name)).config
     if stage.start:
@@ -85,6 +86,14 @@ def _foreseen(stage: Stage, pipeline: Pipeline, machine: Machine) -> Checked:
     if faults := [*faults, *check_tuning(now.tuning, facts.model)]:
         raise UserError(faults)
     return Checked(facts.data, None, finished=False)
+
+
+def _start_faults(stage: Stage, pipeline: Pipeline) -> list[Fault]:
+    """Whether a stage says what becomes of the adapter that it starts from, if there will be one."""
+    if stage.start is None:
+        return []
+    has_adapter = not isinstance(pipeline.stage(stage.start).composed.config.tuning, FullTuning)
+    return start_faults(stage.composed.config.tuning, f"the stage {stage.start}", has_adapter)
 
 
 def _limit_faults(stage: Stage, data: PreparedData) -> Iterator[Fault]:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.adapter import start_faults
 from finetune.compose import Composed, compose_on, default_choices, identity, written
-from finetune.config import FullTuning, RunConfig, flatten
+from finetune.config import RunConfig, flatten
 from finetune.errors import Fault, UserError, listed
 from finetune.pipeline.recipe import (
     BASE,
@@ -251,7 +250,7 @@ def _unused(source: PipelineRecipe, given: _Given, used: set[str], names: Sequen
 def _named(
     source: PipelineRecipe, stages: Sequence[Stage], arguments: tuple[str, ...], notes: tuple[str, ...]
 ) -> Pipeline:
-    """The stages with the directories of their runs, once what each starts from has been checked."""
+    """The stages with the directories of their runs."""
     config = stages[0].composed.config
     digests: dict[str, str] = {}
     for stage in stages:
@@ -264,11 +263,8 @@ def _named(
         stage.name: f"{name}.{stage.name}" if config.name else f"{stem}.{stage.name}-{digests[stage.name]}"
         for stage in stages
     }
-    faults = [fault for stage in stages for fault in _start_faults(stage, stages)]
     if long := [run for run in runs.values() if not NAME_RULE.fullmatch(run)]:
-        faults.append(Fault("name", f"{long[0]} is no name for a run", f"use {NAME_RULE_SAID}"))
-    if faults:
-        raise UserError(faults)
+        raise UserError.at("name", f"{long[0]} is no name for a run", f"use {NAME_RULE_SAID}")
     output = Path(config.output_dir).expanduser()
     placed = tuple(
         replace(stage, composed=_with_name(stage.composed, runs[stage.name]), run_dir=str(output / runs[stage.name]))
@@ -287,16 +283,6 @@ def _digest(stage: Stage, digests: Mapping[str, str]) -> str:
     config = stage.composed.config
     told = [identity(config), config.training.epochs, config.training.max_steps, *map(digests.__getitem__, stage.needs)]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
-
-
-def _start_faults(stage: Stage, stages: Sequence[Stage]) -> list[Fault]:
-    """Whether a stage says what becomes of the adapter that it starts from, if there will be one."""
-    if stage.start is None:
-        return []
-    before = next(one for one in stages if one.name == stage.start)
-    has_adapter = not isinstance(before.composed.config.tuning, FullTuning)
-    found = start_faults(stage.composed.config.tuning, f"the stage {stage.start}", has_adapter)
-    return [stage.located(fault) for fault in found]
 
 
 def _with_name(composed: Composed, name: str) -> Composed:

@@ -97,6 +97,8 @@ def test_the_runs_name_their_parents(again: Finetune) -> None:
     runs = {run["name"]: run for run in json.loads(out)["runs"]}
     assert {name: run["model"] for name, run in runs.items()} == {"p.first": "tiny", "p.second": "runs/p.first"}
     assert json.loads(out)["others"] == []  # the folder of the pipeline itself is no run
+    code, _, said = again("runs", "show", "p")
+    assert (code, said) == (2, "error: p: is a pipeline of several runs; name one of runs/p.first, runs/p.second\n")
     _, out, _ = again("runs", "show", "p.second")
     assert "runs/p.first (sft, lora)" in out and "finetune pipeline --recipe two.yaml name=p" in out
 

@@ -135,6 +135,7 @@ def compose_pipeline(arguments: Sequence[str], recipe: str) -> Pipeline:
 
 def _parted(arguments: Sequence[str], source: PipelineRecipe, faults: list[Fault]) -> _Given:
     own: dict[str, list[Pair]] = {stage.name: [] for stage in source.stages}
+    starts = {stage.name: stage.start for stage in source.stages}
     shared: list[Pair] = []
     for key, raw in split_overrides(arguments, faults):
         name, _, rest = key.partition(".")
@@ -144,6 +145,10 @@ def _parted(arguments: Sequence[str], source: PipelineRecipe, faults: list[Fault
             faults.append(Fault(key, "what a stage starts from is no setting", "change it in the recipe"))
         elif rest in OF_THE_WHOLE:
             faults.append(Fault(key, "is the pipeline's, which names the runs of its stages", f"write {rest}={raw}"))
+        elif rest in OF_THE_MODEL and starts[name] is not None:
+            faults.append(
+                Fault(key, f"starts from the stage {starts[name]}, whose model it goes on with", "leave it out")
+            )
         else:
             own[name].append((rest, raw))
     for key, raw in shared:

@@ -150,6 +150,7 @@ def test_a_fault_of_any_stage_is_named_with_its_line_before_anything_trains(
     [
         ("data.train=other.jsonl", "data.train: no stage takes it: each sets it itself, or has other options; write it for one of the stages: sft.data.train, again.data.train"),
         ("again.name=x", "again.name: is the pipeline's, which names the runs of its stages; write name=x"),
+        ("again.model=tiny", "again.model: starts from the stage sft, whose model it goes on with; leave it out"),
         ("again.from=base", "again.from: what a stage starts from is no setting; change it in the recipe"),
         ("again.tuning.rnak=1", "again.tuning.rnak: unknown key; did you mean tuning.rank?"),
         ("again.training.max_time=soon", "again.training.max_time: 'soon' is no duration; write it like 90m, 3h or 1h30m"),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from finetune import __version__
 from finetune.artefact import ADAPTER, MODEL
 from finetune.compose import identity
+from finetune.config import flatten
 from finetune.data.build.origin import teachers
 from finetune.errors import Fault, UserError
-from finetune.evaluate.contents import weights_digest
+from finetune.evaluate.contents import artefact_digest, weights_digest
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, digest_of
 from finetune.plan import PLAN_FILE, RunPlan
@@ -32,21 +33,25 @@ def refuse_other_models(plan: RunPlan) -> None:
     path = run_dir / LINEAGE
     if not has_progress(run_dir) or not path.exists():
         return
-    stored = read_facts(path, "parent", *plan.frozen)
+    stored, start = read_facts(path, "parent", "ancestors", *plan.frozen), parent(plan.model)
     keys = METHODS[plan.config.method.option].frozen_models(plan.config.method)
-    now: dict[str, tuple[str, dict[str, Any] | None]] = {"parent": ("model.name", parent(plan.model))}
-    now |= {role: (keys[role].key, _read_only(facts)) for role, facts in plan.frozen.items()}
+    then = {one["run"]: one["weights"] for one in stored["ancestors"]}
+    changed = {
+        f"method.{one['role']}": one["run"]
+        for one in ancestors(plan)
+        if one["role"] != START and one["weights"] != then.get(one["run"], one["weights"])
+    }
+    changed |= {
+        keys[role].key: facts.name
+        for role, facts in plan.frozen.items()
+        if stored[role]["fingerprint"] != digest_of(facts)
+    }
+    if start and stored["parent"] and start["weights"] != stored["parent"]["weights"]:
+        changed["model.name"] = start["name"]
     mend = "choose another name, or start anew in its place with resume=none"
-    if faults := [
-        Fault(key, f"{facts['name']} has other weights than when {run_dir} began", mend)
-        for role, (key, facts) in now.items()
-        if facts is not None and stored[role] is not None and _weights(facts) != _weights(stored[role])
-    ]:
-        raise UserError(faults)
-
-
-def _weights(facts: Mapping[str, Any]) -> tuple[Any, Any]:
-    return facts.get("fingerprint"), facts.get("weights")
+    if changed:
+        what = f"has other weights than when {run_dir} began"
+        raise UserError(Fault(key, f"{name} {what}", mend) for key, name in changed.items())
 
 
 def begin(plan: RunPlan) -> None:
@@ -105,14 +110,12 @@ def _base_name(facts: ModelFacts) -> str:
 
 def _read_only(facts: ModelFacts) -> dict[str, Any]:
     """A model that the method reads beside the trained one."""
-    adapter, made = facts.adapter, parent(facts)
+    adapter = facts.adapter
     return {
         "name": facts.name,
         "base": adapter.base_name if adapter else None,
         "revision": facts.revision,
         "fingerprint": digest_of(facts),
-        "run": made["run"] if made else None,
-        "weights": made["weights"] if made else None,
     }
 
 
@@ -143,16 +146,28 @@ def runs_around(folder: Path) -> Iterator[Path]:
 def ancestors(plan: RunPlan) -> list[dict[str, Any]]:
     """What each run told of itself whose result this one starts from or reads, and those before it, oldest first."""
     found: dict[str, dict[str, Any]] = {}
-    for role, facts in {START: plan.model, **plan.frozen}.items():
-        made = parent(facts)
-        path = Path(made["run"]) / LINEAGE if made and made["run"] else None
-        if made is None or path is None or not path.is_file():
+    start = parent(plan.model)
+    runs = [(START, Path(start["run"]))] if start and start["run"] else []
+    for role, run_dir in [*runs, *_read_runs(plan)]:
+        if not (run_dir / LINEAGE).is_file():
             continue
-        told = read_facts(path, "ancestors", *TOLD)
-        own = {"run": made["run"], "role": START, **{key: told[key] for key in TOLD}}
-        for one in (*told["ancestors"], own):
+        told = read_facts(run_dir / LINEAGE, "ancestors", *TOLD)
+        made = {"run": shown_path(run_dir), "role": START, "weights": artefact_digest(run_dir)}
+        for one in (*told["ancestors"], {**made, **{key: told[key] for key in TOLD}}):
             found.setdefault(one["run"], one if role == START else {**one, "role": role})
     return list(found.values())
+
+
+def _read_runs(plan: RunPlan) -> Iterator[tuple[str, Path]]:
+    """The runs whose results the settings of the method name, by the setting."""
+    for key, value, _ in flatten(plan.config.method):
+        for name in value if isinstance(value, list) else [value]:
+            folder = Path(name).expanduser() if isinstance(name, str) else None
+            if folder is None or not folder.is_dir():
+                continue
+            run_dir = folder if (folder / PLAN_FILE).is_file() else next(runs_around(folder), None)
+            if run_dir is not None:
+                yield key, run_dir
 
 
 def trained_before(run_dir: Path) -> list[Path]:

@@ -198,8 +198,12 @@ stages:
     code, _, said = finetune(*PIPELINE)
     assert code == 0, said
     lineage = read("runs/p.student/lineage.json")
-    assert (lineage["teacher"]["run"], lineage["parent"]) == ("runs/p.teacher", None)
+    assert (lineage["teacher"]["name"], lineage["parent"]) == ("runs/p.teacher", None)
     assert [(one["run"], one["role"]) for one in lineage["ancestors"]] == [("runs/p.teacher", "teacher")]
+    alone = ("model=tiny", "tuning=full", "data.train=first.jsonl", "name=p.teacher", "training.max_steps=4")
+    assert finetune("train", *alone, "resume=none", "seed=7")[0] == 0
+    code, _, said = finetune(*PIPELINE, "teacher.seed=7")
+    assert code == 2 and "student.method.teacher: runs/p.teacher has other weights than when" in said
 
 
 def test_train_refuses_stages_and_plan_lists_them(again: Finetune) -> None:

@@ -91,7 +91,7 @@ def _module_fault(name: str, facts: ModelFacts, linear: tuple[str, ...]) -> Faul
 
 def check_tuning(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
     """Every fault of a tuning that the model's files show: targets, rank, start, initialisation."""
-    faults = _start_faults(tuning, facts)
+    faults = start_faults(tuning, facts.name, facts.adapter is not None)
     if not isinstance(tuning, LoraTuning):
         return faults
     faults += check_targets(tuning.targets, facts, tuning.modules_to_save)[0]
@@ -112,14 +112,15 @@ def check_tuning(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
     return faults
 
 
-def _start_faults(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
-    if facts.adapter is None:
+def start_faults(tuning: TuningConfig, name: str, has_adapter: bool) -> list[Fault]:
+    """Whether `tuning.start` says what becomes of the adapter that a model holds, if it holds one."""
+    if not has_adapter:
         if tuning.start is None:
             return []
-        what = f"{tuning.start!r} has no effect: {facts.name} holds no adapter"
+        what = f"{tuning.start!r} has no effect: {name} holds no adapter"
         return [Fault("tuning.start", what, "leave it out")]
     if tuning.start is None:
-        what = f"must say what becomes of the adapter that {facts.name} holds"
+        what = f"must say what becomes of the adapter that {name} holds"
         mend = "set tuning.start=continue to go on training it, or tuning.start=merge"
         if isinstance(tuning, FullTuning):
             mend = "set tuning.start=merge to train all weights with it merged in"

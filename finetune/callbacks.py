@@ -338,7 +338,7 @@ class Stops(TrainerCallback):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take over SIGINT and SIGTERM while training."""
+        """Take over SIGINT and SIGTERM while training; one that came too late to stop the run is passed on after it."""
         previous = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -346,6 +346,10 @@ class Stops(TrainerCallback):  # type: ignore[misc]
             signal.alarm(0)
             for number, handler in previous.items():
                 signal.signal(number, handler)
+        if self.signal is not None and self.finished:
+            before = previous[signal.Signals(self.signal)]
+            if callable(before) and before is not signal.default_int_handler:  # whose run this is a part of
+                before(self.signal, None)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

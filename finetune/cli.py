@@ -131,7 +131,14 @@ def _train(command: Command) -> int:
 
 def _plan(command: Command) -> int:
     from finetune.compose import compose
+    from finetune.pipeline import is_pipeline
 
+    if command.recipe is not None and is_pipeline(command.recipe):
+        from finetune.pipeline.run import plan_command
+
+        return plan_command(
+            command.arguments, command.recipe, json_output=command.json, compose_only=command.compose_only
+        )
     composed = compose(command.arguments, command.recipe)
     if command.compose_only:
         return _print(composed.yaml.rstrip())
@@ -141,6 +148,12 @@ def _plan(command: Command) -> int:
 
     plan = foresee(plan_run(composed))
     return _print(json.dumps(as_json(plan)) if command.json else describe(plan))
+
+
+def _pipeline(command: Command) -> int:
+    from finetune.pipeline import run
+
+    return run.command(command.arguments, command.recipe, json_output=command.json, compose_only=command.compose_only)
 
 
 def _evaluate(command: Command) -> int:
@@ -309,6 +322,13 @@ VERBS: dict[str, Verb] = {
         _plan,
         "[key=value …] [--flags]",
         "all that `train` would do, without doing it",
+        OF_RUNS,
+        settings=_run_settings,
+    ),
+    "pipeline": Verb(
+        _pipeline,
+        "--recipe NAME [key=value …] [STAGE.key=value …] [--flags]",
+        "several runs, each starting from one before it; continue if they were interrupted",
         OF_RUNS,
         settings=_run_settings,
     ),

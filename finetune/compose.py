@@ -56,11 +56,15 @@ def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
 
     Every fault that can be found is raised at once as a UserError.
     """
+    return compose_on(arguments, read_recipe(recipe) if recipe is not None else None)
+
+
+def compose_on(arguments: Sequence[str], base: Recipe | None) -> Composed:
+    """The same on a recipe that was read."""
     faults: list[Fault] = []
-    base = read_recipe(recipe) if recipe is not None else None
     pairs = split_overrides(arguments, faults)
     chosen = _chosen(pairs, base, faults)
-    defaults = _default_choices()
+    defaults = default_choices()
     choices = {**defaults, **{choice.key: choice.value for choice in chosen}}
     settings = settings_of(choices)
     # An option that is picked on the command line wins over the recipe with all that its file says.
@@ -76,7 +80,7 @@ def compose(arguments: Sequence[str], recipe: str | None = None) -> Composed:
     given = _checked(opened_mappings(layers), choices, settings, faults)
     if faults:
         raise UserError(faults)
-    as_given = (*arguments, *(("--recipe", recipe) if recipe is not None else ()))
+    as_given = (*arguments, *(("--recipe", base.name) if base is not None else ()))
     return replace(_composed(choices, chosen, given, base), arguments=as_given)
 
 
@@ -95,7 +99,8 @@ def _composed(
     return Composed(config, sources, choices, base.name if base else None, written(config))
 
 
-def _default_choices() -> dict[str, str]:
+def default_choices() -> dict[str, str]:
+    """The option of each group that is picked when nothing is said."""
     (entry,) = read_entries(configs_folder() / "config.yaml", "configs/config.yaml")
     options = [item for item in entry.value if isinstance(item, dict)]
     return {group: option for item in options for group, option in item.items() if option is not None}

@@ -10,7 +10,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +21,8 @@ from finetune.errors import Fault, UserError, counted
 LOCK = ".lock"
 OUTCOME = "outcome.json"
 CHECKPOINTS = "checkpoints"
+# What a run writes before its plan.
+FIRST_FILES = frozenset(("errors", "config.yaml", "lineage.json", "preview.html", "preview.txt", "base"))
 # Pauses between attempts at a lock: whoever asks whether a run is going on holds it for an instant.
 PATIENCE = (0.0, 0.05, 0.1)
 
@@ -51,10 +53,9 @@ def _obstacles(run_dir: Path) -> list[Fault]:
         return [Fault(where, "is a symbolic link", "remove it, or choose another output_dir or name")]
     if run_dir.exists() and not run_dir.is_dir():
         return [Fault(where, "exists and is not a folder", "choose another output_dir or name")]
-    if run_dir.is_dir() and any(run_dir.iterdir()) and not (run_dir / "plan.json").exists():
-        known = {LOCK, "errors"}
-        if {path.name for path in run_dir.iterdir()} - known:
-            return [Fault(where, "holds files that are not of a run", "choose another name")]
+    names = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if names and "plan.json" not in names and not is_begun(names):
+        return [Fault(where, "holds files that are not of a run", "choose another name")]
     parent = next(path for path in (run_dir, *run_dir.parents) if path.exists() or path.is_symlink())
     if not parent.is_dir():
         what = "is a link to nothing" if parent.is_symlink() else "is a file where a folder is wanted"
@@ -69,6 +70,11 @@ def _obstacles(run_dir: Path) -> list[Fault]:
         what = f"is not writable ({(error.strerror or str(error)).lower()})"
         return [Fault(f"output_dir {parent}", what, "choose another output_dir, or free it")]
     return []
+
+
+def is_begun(names: Set[str]) -> bool:
+    """Whether files of these names, where there is no plan yet, are those of a run that was killed while it began."""
+    return LOCK in names and not {name for name in names if not name.startswith(".")} - FIRST_FILES
 
 
 @contextlib.contextmanager

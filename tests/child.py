@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import sys
 import time
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 STACK = [
     "torch",
@@ -27,16 +29,25 @@ def context() -> ForkServerContext:
     return made
 
 
-def start(arguments: list[str], folder: Path) -> ForkServerProcess:
+@dataclass(frozen=True)
+class Signalled:
+    """A signal that a child gets at one certain point: when it opens a file for writing for the so-manieth time."""
+
+    number: int
+    path: str  # a part of the file's path
+    time: int = 1
+
+
+def start(arguments: list[str], folder: Path, signalled: Signalled | None = None) -> ForkServerProcess:
     """Start `finetune …` in a folder; what it prints goes to the file `child.log` there."""
-    child = context().Process(target=_run, args=(arguments, str(folder)))
+    child = context().Process(target=_run, args=(arguments, str(folder), signalled))
     child.start()
     return child
 
 
-def run(arguments: list[str], folder: Path, seconds: float = 240) -> int:
+def run(arguments: list[str], folder: Path, seconds: float = 240, signalled: Signalled | None = None) -> int:
     """Run `finetune …` in a folder to its end; returns its exit code."""
-    child = start(arguments, folder)
+    child = start(arguments, folder, signalled)
     child.join(seconds)
     if child.is_alive():
         child.kill()
@@ -55,8 +66,26 @@ def wait_for_step(metrics: Path, step: int, child: ForkServerProcess, seconds: f
     raise TimeoutError(f"step {step} was not seen in {metrics}; the run is {'on' if child.is_alive() else 'over'}")
 
 
-def _run(arguments: list[str], folder: str) -> None:
+def _signal_at(wanted: Signalled) -> None:
+    """Have this process signal itself, by what the interpreter tells of every file that is opened."""
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event != "open" or not arguments[2] & (os.O_WRONLY | os.O_RDWR) or not isinstance(arguments[0], (str, Path)):
+            return
+        if wanted.path in str(arguments[0]):
+            seen += 1
+            if seen == wanted.time:
+                os.kill(os.getpid(), wanted.number)
+
+    sys.addaudithook(hook)
+
+
+def _run(arguments: list[str], folder: str, signalled: Signalled | None) -> None:
     os.chdir(folder)
+    if signalled is not None:
+        _signal_at(signalled)
     descriptor = os.open("child.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

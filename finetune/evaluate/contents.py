@@ -161,7 +161,10 @@ def settings(contents: Contents) -> list[tuple[str, str, str]]:
 
 def passed(contents: Contents) -> Pairs:
     """The lineage as dotted names and values."""
-    return list(_flat(contents.lineage or {}, ""))
+    lineage = dict(contents.lineage or {})
+    if before := lineage.pop("ancestors", []):
+        lineage["ancestors"] = ", ".join(f"{one['run']} ({one['method']}, {one['tuning']})" for one in before)
+    return list(_flat(lineage, ""))
 
 
 def _flat(value: Any, prefix: str) -> Pairs:

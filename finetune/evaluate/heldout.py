@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ from finetune.errors import Fault, UserError, counted, listed
 from finetune.evaluate.questions import choose_rows
 from finetune.evaluate.settings import EvaluateSettings, MeasuredRows
 from finetune.evaluate.subjects import Subject
+from finetune.lineage import trained_before
 from finetune.log import log
+from finetune.plan import PLAN_FILE, load_plan
 
 if TYPE_CHECKING:
     from finetune.data.load import Loaded
@@ -188,7 +190,7 @@ def _apart(measured: Measured, texts: _Texts, subjects: Sequence[Subject], setti
     """Refuse rows that any of the targets was trained on, or that stand among the examples; or count them."""
     # a run's own held-out rows were compared with its training rows before it was trained
     own = subjects[0].run_dir if measured.given is None else None
-    seen = {Path(plan.run_dir).resolve(): plan for one in subjects if (plan := one.trained)}
+    seen = {Path(plan.run_dir).resolve(): plan for one in subjects for plan in _trained_on(one)}
     trained = [_training_texts(plan) for run_dir, plan in seen.items() if own is None or run_dir != own.resolve()]
     trained += [texts.training] if texts.training else []
     words, allowed = settings.data.contamination_words, settings.data.allow_contamination
@@ -198,6 +200,19 @@ def _apart(measured: Measured, texts: _Texts, subjects: Sequence[Subject], setti
     _warn_of_unknown(subjects)
     found = [Allowed(texts.held_out.key, kind, log.total) for part in leaks for kind, log in sorted(part.items())]
     return replace(measured, contamination=tuple(found))
+
+
+def _trained_on(subject: Subject) -> Iterator[RunPlan]:
+    """The runs whose training rows a target has seen: the one that made it, and those that it goes back to."""
+    if subject.trained is None:
+        return
+    yield subject.trained
+    for run_dir in trained_before(Path(subject.trained.run_dir)):
+        if (run_dir / PLAN_FILE).is_file():
+            yield load_plan(run_dir)
+        else:
+            what = "is gone, and the target goes back to it: nothing shows that it has not seen these rows"
+            log.warning(f"{run_dir}: {what}")
 
 
 def _leaks(train: Compared, held_out: Compared, words: int) -> dict[str, FaultLog]:
@@ -233,15 +248,20 @@ def _warn_of_unknown(subjects: Sequence[Subject]) -> None:
 
 
 def _training_texts(plan: RunPlan) -> Compared:
-    """The training rows of a run, on the disk: there may be more than fit into memory."""
+    """The training rows of a run."""
+    check_rows_there(plan)
+    return texts_of(plan.data.train, "data.train", f"{plan.run_dir} training row")
+
+
+def texts_of(split: SplitFacts, key: str, said: str) -> Compared:
+    """Prepared rows as they are compared, on the disk: there may be more than fit into memory."""
     from finetune.data.prepare import read_rows
     from finetune.data.shelf import Shelf
 
-    check_rows_there(plan)
     shelf = Shelf()
-    for row in read_rows(plan.data.train):
+    for row in read_rows(split):
         shelf.add(compared(row))
-    return Compared("data.train", shelf, lambda index: f"{plan.run_dir} training row {index + 1}")
+    return Compared(key, shelf, lambda index: f"{said} {index + 1}")
 
 
 def check_rows_there(plan: RunPlan) -> None:

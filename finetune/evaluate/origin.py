@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.artefact import ADAPTER, MODEL
 from finetune.config import FullTuning
 from finetune.errors import Fault, UserError
 from finetune.evaluate.contents import weights_digest
+from finetune.lineage import runs_around
 from finetune.model_files.adapters import CONFIG, is_adapter, read_adapter
 from finetune.model_files.weights import read_weights
 from finetune.plan import PLAN_FILE, RunPlan, load_plan
@@ -52,15 +52,8 @@ def _adapter_faults(folder: Path) -> list[Fault]:
 
 def run_that_made(folder: Path, runs: Path) -> RunPlan | None:
     """The run in which the folder of an adapter or a model lies, or of which it is a copy; None when none is known."""
-    found = next(_runs_around(folder), None) or _run_with_same_weights(folder, runs)
+    found = next(runs_around(folder), None) or _run_with_same_weights(folder, runs)
     return load_plan(found) if found else None
-
-
-def _runs_around(folder: Path) -> Iterator[Path]:
-    for place in (folder, folder.resolve()):  # a link may lead into a run
-        around = place.parent.parent if place.parent.name == CHECKPOINTS else place.parent
-        if (place.name in (ADAPTER, MODEL) or place.parent.name == CHECKPOINTS) and (around / PLAN_FILE).is_file():
-            yield around
 
 
 def _run_with_same_weights(folder: Path, runs: Path) -> Path | None:

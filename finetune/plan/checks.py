@@ -31,6 +31,8 @@ MOST_CPU_PROCESSES = 8
 SAVED_BYTES = 4
 # Rows that one run sees: their order is drawn at once, at eight bytes each.
 MOST_ROWS = 1_000_000_000
+# Settings that decide an adapter's shape, which one that is trained further has already.
+OF_THE_ADAPTER = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "initialization", "modules_to_save")
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
 
@@ -261,10 +263,9 @@ def _check_continued(config: RunConfig, sources: dict[str, str]) -> list[Fault]:
     """What an adapter that is trained further has already."""
     if config.tuning.start != "continue":
         return []
-    shape = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "initialization", "modules_to_save")
     what = "has no effect with tuning.start=continue: the adapter keeps its own"
     mend = "leave it out, or use tuning.start=merge to train a new adapter"
-    return [Fault(f"tuning.{name}", what, mend) for name in shape if f"tuning.{name}" in sources]
+    return [Fault(f"tuning.{name}", what, mend) for name in OF_THE_ADAPTER if f"tuning.{name}" in sources]
 
 
 def _check_quantization(config: RunConfig, sources: dict[str, str], machine: Machine) -> list[Fault]:

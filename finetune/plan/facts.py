@@ -34,12 +34,13 @@ class Facts:
     frozen: Mapping[str, ModelFacts] = field(default_factory=dict)  # models that are only read, by their role
 
 
-def gather(config: RunConfig, machine: Machine) -> Facts:
-    """Read the model's files and prepare the rows."""
+def gather(config: RunConfig, machine: Machine, *, with_frozen: bool = True) -> Facts:
+    """Read the model's files and prepare the rows; models that are only read are left out where they are yet to be."""
     model = inspect_model(config.model.name, config.model.revision, config.model.trust_remote_code)
     max_length = longest_row(config.data.max_length, model)
     method = METHODS[config.method.option]
-    frozen = {role: inspect_model(one.name, one.revision) for role, one in method.frozen_models(config.method).items()}
+    named = method.frozen_models(config.method) if with_frozen else {}
+    frozen = {role: inspect_model(one.name, one.revision) for role, one in named.items()}
     tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))
     cache = run_directory(config).parent / ".prepared"
     with explained(cache):

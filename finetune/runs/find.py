@@ -8,9 +8,11 @@ from pathlib import Path
 from finetune.config import RunConfig
 from finetune.errors import UserError, did_you_mean, listed
 from finetune.runs.record import PLAN
+from finetune.runs.values import read_values
 
 FOLDER = Path(RunConfig.output_dir)
 EVALUATIONS = "evaluations"  # beside the runs: what was evaluated and is no run
+PIPELINE = "pipeline.json"  # in a directory beside the runs that are its stages
 
 
 def find_run(target: str) -> Path:
@@ -18,6 +20,7 @@ def find_run(target: str) -> Path:
     path = Path(target).expanduser()
     for candidate in (path, FOLDER / target):
         if target and _is_folder(candidate):
+            _refuse_pipeline(target, candidate)
             return candidate
     folder = path.parent if len(path.parts) > 1 else FOLDER
     known = names(folder)
@@ -28,6 +31,14 @@ def find_run(target: str) -> Path:
         raise UserError.at(target, "begins the names of several runs", f"name one of {listed(begun)}")
     mend = did_you_mean(path.name, known, f"did you mean {folder}/{{}}?")
     raise UserError.at(target, f"no run directory of that path, or of that name under {folder}", mend or _there(known))
+
+
+def _refuse_pipeline(target: str, folder: Path) -> None:
+    """Refuse the folder of a pipeline, which is no run but has some."""
+    told = None if (folder / PLAN).exists() else read_values(folder / PIPELINE)
+    if told is not None:
+        runs = [str(stage["run_dir"]) for stage in told.at("stages", list)]
+        raise UserError.at(target, "is a pipeline of several runs", f"name one of {listed(runs)}")
 
 
 def names(folder: Path) -> list[str]:
@@ -42,7 +53,8 @@ def names(folder: Path) -> list[str]:
 
 def _is_ours(path: Path) -> bool:
     """Whether a directory beside the runs is kept there for them, such as prepared rows."""
-    return path.name.startswith(".") or (path.name == EVALUATIONS and not (path / PLAN).exists())
+    kept = path.name == EVALUATIONS or (path / PIPELINE).exists()
+    return path.name.startswith(".") or (kept and not (path / PLAN).exists())
 
 
 def _is_folder(path: Path) -> bool:

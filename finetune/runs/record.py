@@ -11,14 +11,12 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.evaluate.contents import EVALUATION, artefact_digest
-from finetune.rundir import LOCK, OUTCOME, holder_of
+from finetune.rundir import LOCK, OUTCOME, holder_of, is_begun
 from finetune.runs.state import RUNNING, UNSTARTED, State, state_of
 from finetune.runs.values import Values, read_values
 
 PLAN, METRICS, LINEAGE = "plan.json", "metrics.jsonl", "lineage.json"
 TUNED = "tuned"
-# What a run writes before its plan: a directory with no more than this was claimed and never started.
-FIRST_FILES = frozenset(("errors", "config.yaml", "lineage.json", "preview.html", "preview.txt", "base"))
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,7 @@ def _read(run_dir: Path) -> Run:
 
 
 def _unstarted(run_dir: Path) -> Run:
-    names = {path.name for path in run_dir.iterdir()}
-    if LOCK not in names or {name for name in names if not name.startswith(".")} - FIRST_FILES:
+    if not is_begun({path.name for path in run_dir.iterdir()}):
         raise UserError.at(str(run_dir), f"is no run: it has no {PLAN}", "name a run directory")
     holder = holder_of(run_dir)
     state = State(RUNNING, said=holder) if holder else State(UNSTARTED)
@@ -111,7 +108,7 @@ def _planned(plan: Values) -> Planned:
     return Planned(
         plan.at("config.method.option", str),
         plan.at("config.tuning.option", str),
-        plan.at("model.name", str),
+        plan.at("config.model.name", str),
         plan.at("model.fingerprint", str),
         plan.at("trainable", int),
         plan.at("data.train.rows", int) if plan.maybe("batch.epochs", float) is not None else None,

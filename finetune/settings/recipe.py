@@ -10,6 +10,7 @@ training.epochs: 2       sections may be nested or dotted
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from finetune.settings.yaml_files import Entry, read_entries
 OWN_PATHS = ("data.train", "data.eval", "data.benchmarks", "model.chat_template", "method.rewards")
 # Which may name code, as `path/to/reward.py:function`: a recipe's must lie in its own folder.
 MAY_NAME_CODE = ("method.rewards",)
+
+STAGES = "stages"  # of a recipe that is a pipeline
 
 
 @dataclass(frozen=True)
@@ -59,30 +62,41 @@ def find_recipe(name: str) -> Path:
 
 def read_recipe(name: str) -> Recipe:
     """Read a recipe; every fault of its structure is raised at once as a UserError."""
-    path = find_recipe(name)
-    faults: list[Fault] = []
+    path, faults = find_recipe(name), list[Fault]()
+    shown = shown_path(path)
+    entries = read_entries(path, shown, OPEN_KEYS)
+    if stages := next((entry for entry in entries if entry.key.partition(".")[0] == STAGES), None):
+        mend = f"write finetune pipeline --recipe {name}"
+        raise UserError.at(f"{shown}:{stages.line} {STAGES}", "the recipe is a pipeline of several runs", mend)
+    recipe = recipe_of(name, path, entries, faults)
+    if not recipe.choices and not recipe.settings and not faults:
+        faults.append(Fault(shown, "sets nothing", "write at least one `key: value` in it"))
+    if faults:
+        raise UserError(faults)
+    return recipe
+
+
+def recipe_of(name: str, path: Path, entries: Sequence[Entry], faults: list[Fault], within: str = "") -> Recipe:
+    """The recipe that the entries of a file make, or those below the key `within`; what is wrong becomes faults."""
     choices: dict[str, Assignment] = {}
     settings: dict[str, Assignment] = {}
-    for assignment in _assignments(name, path, faults):
+    for assignment in _assignments(name, path, entries, faults, within):
         kind = choices if assignment.key in GROUPS else settings
         if assignment.key in kind:
             first = kind[assignment.key].where.rpartition(":")[2].partition(" ")[0]
             faults.append(Fault(assignment.where, f"duplicate key (first at line {first})", "keep one of them"))
         else:
             kind[assignment.key] = assignment
-    if not choices and not settings and not faults:
-        faults.append(Fault(shown_path(path), "sets nothing", "write at least one `key: value` in it"))
-    if faults:
-        raise UserError(faults)
     return Recipe(name, path, tuple(choices.values()), tuple(settings.values()))
 
 
-def _assignments(name: str, path: Path, faults: list[Fault]) -> list[Assignment]:
+def _assignments(
+    name: str, path: Path, entries: Sequence[Entry], faults: list[Fault], within: str
+) -> Iterator[Assignment]:
     shown, source = shown_path(path), f"recipe {name}"
-    assignments = []
-    for entry in read_entries(path, shown, OPEN_KEYS):
+    for entry in entries:
         if entry.key == "defaults":
-            assignments += _defaults(entry, shown, source, faults)
+            yield from _defaults(entry, shown, source, faults)
         elif entry.key in GROUPS and entry.value == {}:
             continue  # an option without settings, as a written configuration has it
         else:
@@ -90,9 +104,8 @@ def _assignments(name: str, path: Path, faults: list[Fault]) -> list[Assignment]
             if entry.key in MAY_NAME_CODE and (strange := _strange_code(value, path.parent)):
                 what = f"{cut(strange)} lies outside the recipe's folder, and a recipe runs no code from elsewhere"
                 mend = f"put it there and write ./{Path(strange).name}, or give {entry.key} on the command line"
-                faults.append(Fault(f"{shown}:{entry.line} {entry.key}", what, mend))
-            assignments.append(Assignment(entry.key, value, text, f"{shown}:{entry.line} {entry.key}", source))
-    return assignments
+                faults.append(Fault(f"{shown}:{entry.line} {within}{entry.key}", what, mend))
+            yield Assignment(entry.key, value, text, f"{shown}:{entry.line} {within}{entry.key}", source)
 
 
 def _defaults(entry: Entry, shown: str, source: str, faults: list[Fault]) -> list[Assignment]:

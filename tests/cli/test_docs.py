@@ -2,8 +2,8 @@
 
 The blocks of a page are carried out in order, in a folder with the files of `workplace`. A ```bash block holds commands
 that succeed; a ```console block holds commands after `$ ` that are refused with the lines under them, in which …
-stands for anything; a ```python block is a program. A comment behind a command says why it is not run here: it needs
-a GPU or the network, or installs packages.
+stands for anything; a ```python block is a program; a ```yaml block that begins with the name of a file is that file.
+A comment behind a command says why it is not run here: it needs a GPU or the network, or installs packages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rows import chat_row, write_rows
+from rows import chat_row, worded, write_rows
 
 from finetune import errors
 from finetune.cli import VERBS, main, split_arguments
@@ -35,6 +35,8 @@ from finetune.errors import FinetuneError, GateRefused, UserError
 from finetune.evaluate import changes
 from finetune.evaluate import settings as evaluate_settings
 from finetune.methods import METHODS
+from finetune.pipeline import is_pipeline
+from finetune.pipeline.stages import compose_pipeline
 from finetune.settings.catalogue import GROUPS, settings_in, settings_of
 from finetune.settings.reference import said_default
 
@@ -145,6 +147,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         if page not in folders:
             folder = folders[page] = tmp_path_factory.mktemp("page")
             write_rows(folder / "my.jsonl", [_json_row(number) for number in range(30)])
+            write_rows(folder / "style.jsonl", [worded(number, "violet") for number in range(30)])
             write_rows(folder / "heldout.jsonl", [_json_row(number) for number in range(100, 104)])
             (folder / "exam.txt").write_text("A question that no row asks?\n", encoding="utf-8")
             schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
@@ -203,6 +206,8 @@ def test_a_page_does_what_it_says(
         elif block.language == "console":
             for line, expected in examples(block):
                 _check_example(line, expected, run)
+        elif block.language == "yaml" and (named := re.match(r"# (\S+\.yaml)$", block.lines[0])):
+            Path(named[1]).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             named = re.match(r"# (\w+\.py)\n", block.text)  # a file that later commands name
             name = named[1] if named else "program.py"
@@ -396,7 +401,10 @@ def test_every_yaml_block_is_a_recipe(page: str, tmp_path: Path, monkeypatch: py
     for block in blocks(page, "yaml"):
         (tmp_path / "recipe.yaml").write_text(block.text, encoding="utf-8")
         missing = [] if "model" in block.text else ["model=tiny", "data.train=my.jsonl"]
-        compose(missing, "recipe.yaml")
+        if is_pipeline("recipe.yaml"):
+            compose_pipeline(missing, "recipe.yaml")
+        else:
+            compose(missing, "recipe.yaml")
 
 
 def test_the_layouts_that_are_documented_are_those_there_are() -> None:
@@ -507,6 +515,22 @@ def test_the_fields_of_runs_are_those_that_are_documented(
     states = {"finished", "running", "interrupted", "failed", "unstarted"}
     assert {code(row[0]) for row in table(page, "`runs list`")} == states
     assert set(printed("verify", "good")) == {"path", "whole", "parts"}
+
+
+def test_the_fields_of_a_pipeline_are_those_that_are_documented(
+    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "docs/pipelines.md"
+    monkeypatch.chdir(workplace("a pipeline"))
+    Path("two.yaml").write_text(blocks(page, "yaml")[0].text, encoding="utf-8")
+    code, out, said = run(
+        ["pipeline", "--recipe", "two.yaml", "name=first", "facts.gate.at_most.eval_loss=0", "--json"]
+    )
+    assert code == 3, said
+    told = json.loads(out)
+    assert set(told) == fields(page, "`pipeline.json`")
+    assert set(told["stages"][0]) == fields(page, "A stage")
+    assert told == json.loads(Path("runs/first/pipeline.json").read_text(encoding="utf-8"))
 
 
 def test_the_page_of_synthetic_data_is_complete(

@@ -8,6 +8,8 @@ import pytest
 
 from finetune.compose import compose
 from finetune.config import flatten
+from finetune.pipeline import is_pipeline
+from finetune.pipeline.stages import compose_pipeline
 from finetune.settings.catalogue import schema_of
 from finetune.settings.recipe import find_recipe, read_recipe, recipe_names, shown_path
 
@@ -19,13 +21,14 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_each_recipe_composes_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    data = compose([], name).config.data
-    assert Path(data.train).is_file()
-    assert data.eval is None or Path(data.eval).is_file()
+    stages = [one.composed for one in compose_pipeline([], name).stages] if is_pipeline(name) else [compose([], name)]
+    for data in (composed.config.data for composed in stages):
+        assert Path(data.train).is_file()
+        assert data.eval is None or Path(data.eval).is_file()
     assert len(find_recipe(name).read_text().splitlines()) <= 30
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not is_pipeline(name)])
 def test_each_recipe_says_only_differences(name: str) -> None:
     recipe = read_recipe(name)
     choices = {choice.key: choice.value for choice in recipe.choices}

@@ -165,3 +165,14 @@ def test_a_written_file_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
+
+
+def test_a_run_that_was_killed_before_its_plan_may_begin_again(tmp_path: Path) -> None:
+    (tmp_path / ".base.unfinished").mkdir()
+    for name in ("config.yaml", "lineage.json", "preview.txt", ".plan.json.12.tmp"):
+        (tmp_path / name).touch()
+    assert "holds files that are not of a run" in check_writable(tmp_path)[0].what
+    (tmp_path / ".lock").touch()
+    assert check_writable(tmp_path) == []
+    (tmp_path / "thesis.tex").touch()
+    assert "holds files that are not of a run" in check_writable(tmp_path)[0].what

@@ -77,8 +77,10 @@ def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, st
 
 
 def check(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
-    """Nothing besides what every method is checked for."""
-    return []
+    """Settings of the evaluation that say nothing of a model that answers nothing."""
+    from finetune.evaluate.scoring import idle
+
+    return idle(config.evaluate)
 
 
 def build_args(plan: RunPlan) -> Any:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import Fault, UserError, did_you_mean
-from finetune.model_files.scoring import is_scoring, score_faults
 from finetune.model_files.architectures import FAMILIES, causal_architectures, is_decoder, model_types
+from finetune.model_files.scoring import is_scoring, score_faults
 
 MAX_CONFIG = 10_000_000
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -102,9 +102,7 @@ def _code_faults(
     return []
 
 
-def _family_faults(
-    path: str, config: Mapping[str, Any], model_type: str, any_text: bool, scores: bool
-) -> list[Fault]:
+def _family_faults(path: str, config: Mapping[str, Any], model_type: str, any_text: bool, scores: bool) -> list[Fault]:
     architecture = architecture_of(config)
     families = f"use a decoder-only language model: {', '.join(FAMILIES)}"
     if any_text:

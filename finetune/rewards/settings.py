@@ -19,7 +19,10 @@ TAG = re.compile(r"[A-Za-z][\w-]*")
 class Rewarded:
     """What answers are paid for."""
 
-    rewards: list[str] = setting([], "What answers are paid for: names, path/to/reward.py:function, or the directory of a run with method=reward.")
+    rewards: list[str] = setting(
+        [],
+        "What answers are paid for: names, path/to/reward.py:function, or the directory of a run with method=reward.",
+    )
     reward_weights: list[float] = setting([], "Weight of each reward in the sum; by default 1 each.")
     reference: str | None = setting(
         None,

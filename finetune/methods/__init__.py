@@ -24,6 +24,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from finetune.methods import distill, reward, sft
+from finetune.methods import distill, dpo, kto, reward, sft
 
-METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill, reward)}
+METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill, dpo, kto, reward)}

@@ -209,7 +209,7 @@ def build_lora_config(
         use_dora=tuning.dora,
         init_lora_weights=True if tuning.initialization == "default" else tuning.initialization,
         trainable_token_indices=_token_indices(model, token_ids, tied, saved),
-        ensure_weight_tying=tied and bool(saved),
+        ensure_weight_tying=tied and bool(saved) and facts.head != SCORE,
         revision=facts.revision if facts.hub_id else None,
     )
 

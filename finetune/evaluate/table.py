@@ -117,7 +117,7 @@ def other_lines(result: Mapping[str, Any]) -> list[str]:
     for one in result["comparisons"]:
         if one["against"] not in ("base", "prompted", "few_shot", result["best_baseline"]):
             found = f"{_gap(one['difference'], result)}, p {_p(one['p_corrected'])}"
-            lines.append(f"{one['verdict']}: {judged_name(result)} against {one['against']}, {found}")
+            lines.append(f"{one['verdict']}: {judged_name(result)} against {_name(one['against'], result)}, {found}")
     prompts = result.get("prompts")
     if prompts and prompts["by"] != result["metric"]:
         lines.append(f"the prompt was chosen by {prompts['by']}, when these rows were first evaluated")

@@ -79,6 +79,8 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
         raise UserError.at(str(run_dir), "holds no run", "train one with `finetune train`")
     wanted.check_twice(settings)
     given = replace(wanted.as_trained(EvaluateSettings(), plan.config), evaluate=settings)
+    if is_scoring(found[0]):
+        return evaluate_scoring(plan_scoring(found, given))
     return evaluate(Work(tuple(found), given, measured_rows(found, given, given.seed)))
 
 

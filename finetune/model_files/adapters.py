@@ -96,7 +96,7 @@ def _value_faults(path: str, config: Mapping[str, Any], scores: bool) -> list[Fa
         faults.append(Fault(f"{path} r", f"must be 1..4096, got {rank}", "save the adapter again"))
     if task == SCORING and not scores:
         mend = "name a language model; a reward model is used by method.rewards"
-        faults.append(Fault(f"{path} task_type", "is that of an adapter that gives texts a score", mend))
+        faults.append(Fault(f"{path} task_type", f"is {task!r}: the adapter gives texts a score", mend))
     elif task not in (None, "CAUSAL_LM", SCORING):
         what = f"is {task!r:.60}, not an adapter of a language model"
         faults.append(Fault(f"{path} task_type", what, "use one trained with task_type CAUSAL_LM"))

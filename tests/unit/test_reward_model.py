@@ -200,9 +200,7 @@ def test_an_adapter_of_a_language_model_is_merged_and_not_continued(
 
 
 @pytest.mark.parametrize(("start", "tuning"), [("continue", "lora"), ("merge", "lora"), ("merge", "full")])
-def test_a_reward_model_is_trained_further(
-    start: str, tuning: str, tone: Path, finetune: Run, tmp_path: Path
-) -> None:
+def test_a_reward_model_is_trained_further(start: str, tuning: str, tone: Path, finetune: Run, tmp_path: Path) -> None:
     command = ("train", "--recipe", "reward-tone", f"model.name={tone}", f"tuning={tuning}", f"tuning.start={start}")
     steps = ("training.max_steps=2", "training.log_every=1", "training.save_every=2", "name=x")
     assert finetune(*command, *steps)[0] == 0

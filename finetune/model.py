@@ -93,7 +93,22 @@ def load_model(
     drawn = {f"{LAYER}.weight"} if facts.new_head else set()
     _check_loaded(facts, {**info, "missing_keys": set(info["missing_keys"]) - drawn})
     prepare_tokens(model, tokenizer, facts)
+    if quantization is not None:
+        _keep_gradients(model)
     return model
+
+
+def _keep_gradients(model: PreTrainedModel) -> None:
+    """Keep 4-bit weights as they are when the model is evaluated on a CPU.
+
+    bitsandbytes would rewrite them, for good, for a kernel that is faster and has no gradient: every step after the
+    first evaluation would learn from wrong gradients, and nothing would say so.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_reader(facts: ModelFacts, *, precision: str, device: str) -> PreTrainedModel:

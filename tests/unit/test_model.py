@@ -66,6 +66,27 @@ def test_four_bit_weights_are_held_as_asked(quant_type: str, double: bool, facts
     assert model.get_output_embeddings().weight.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_evaluation_changes_no_gradient_through_quantized_weights(bits: int, facts: ModelFacts) -> None:
+    import torch
+
+    model = load(facts, quantization=QuantizationPlan(bits, "nf4", True))
+    ids = torch.arange(40).reshape(2, 20)
+
+    def gradient() -> torch.Tensor:
+        model.train()
+        embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model(inputs_embeds=embedded, labels=ids).loss.backward()
+        assert embedded.grad is not None
+        return embedded.grad
+
+    before = gradient()
+    model.eval()
+    with torch.no_grad():
+        model(ids)
+    assert torch.equal(before, gradient())
+
+
 def test_eight_bit_weights_are_held_as_asked(facts: ModelFacts) -> None:
     import torch
     from bitsandbytes.nn import Linear8bitLt

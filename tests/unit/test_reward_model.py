@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,7 @@ def test_an_interrupted_run_ends_in_the_same_weights(
 ) -> None:
     command = ("train", f"model.name={llama}", f"data.train={pairs}", "method=reward", f"tuning={tuning}", "name=x")
     run_dir = tmp_path / "runs" / "x"
-    # On a processor bitsandbytes rounds the scales of a 4-bit base when a model is first evaluated.
-    settings = (*SHORT, "training.keep_checkpoints=3", *(["data.eval_share=0"] if tuning == "qlora" else []))
+    settings = (*SHORT, "training.keep_checkpoints=3")
     assert finetune(*command, *settings)[0] == 0
     whole = saved_bytes(run_dir)
     cut_short(run_dir, 2)
@@ -268,3 +268,32 @@ def test_two_reward_models_are_compared_on_the_same_pairs(tone: Path, finetune: 
     assert (code, result["best_baseline"], result["held_out"]["rows"]) == (0, "length", 60)
     against = {one["against"]: one["verdict"] for one in result["comparisons"]}
     assert against["second"] == "better" and result["rewards"].keys() == {"first", "second"}
+
+
+def test_of_several_answers_the_one_that_is_paid_most_is_taken(llama: Path) -> None:
+    from finetune.endpoint.asked import Sampling
+    from finetune.evaluate.local import speech_of
+    from finetune.model import load_model
+    from finetune.rewards import Best, Rewarded, best_of, build
+
+    facts = inspect_model(str(llama))
+    speech = speech_of(facts)
+    model = load_model(facts, precision="fp32", attention="sdpa", full=False, tokenizer=speech.tokenizer).eval()
+    asked = [[{"role": "user", "content": f"Say {word}."}] for word in WORDS[:3]]
+
+    def drawn(count: int, batch_size: int) -> list[Best]:
+        with build(Rewarded(rewards=["length"], least_words=3, most_words=3), []) as rewards:
+            return best_of(
+                count, model, speech, asked, rewards, {}, seed=1, batch_size=batch_size,
+                sampling=Sampling(1.0, None, 8),
+            )  # fmt: skip
+
+    many = drawn(6, 4)
+    assert many == [Best(replace(one.answer, seconds=other.answer.seconds), one.paid) for one, other in zip(
+        drawn(6, 18), many, strict=True)]  # fmt: skip
+    assert [one.paid[:2] for one in many] == [one.paid for one in drawn(2, 6)]
+    for one in many:
+        with build(Rewarded(rewards=["length"], least_words=3, most_words=3), []) as rewards:
+            (again,) = rewards.score(["x"], [one.answer.text], {}).totals
+        assert again == max(value for value in one.paid if value is not None)
+    assert any(len({*one.paid}) > 1 for one in many)

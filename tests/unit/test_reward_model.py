@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,30 +269,34 @@ def test_two_reward_models_are_compared_on_the_same_pairs(tone: Path, finetune: 
     assert against["second"] == "better" and result["rewards"].keys() == {"first", "second"}
 
 
-def test_of_several_answers_the_one_that_is_paid_most_is_taken(llama: Path) -> None:
+def test_of_several_answers_the_one_that_is_paid_most_is_taken(llama: Path, tone: Path) -> None:
     from finetune.endpoint.asked import Sampling
     from finetune.evaluate.local import speech_of
     from finetune.model import load_model
     from finetune.rewards import Best, Rewarded, best_of, build
+    from finetune.rewards.learned import find
 
     facts = inspect_model(str(llama))
-    speech = speech_of(facts)
+    speech, judge = speech_of(facts), find(str(tone), "rewards")
     model = load_model(facts, precision="fp32", attention="sdpa", full=False, tokenizer=speech.tokenizer).eval()
     asked = [[{"role": "user", "content": f"Say {word}."}] for word in WORDS[:3]]
 
     def drawn(count: int, batch_size: int) -> list[Best]:
-        with build(Rewarded(rewards=["length"], least_words=3, most_words=3), []) as rewards:
-            return best_of(
-                count, model, speech, asked, rewards, {}, seed=1, batch_size=batch_size,
-                sampling=Sampling(1.0, None, 8),
-            )  # fmt: skip
+        with build(Rewarded(rewards=[str(tone)]), []) as rewards:
+            sampling = Sampling(1.0, None, 8)
+            return best_of(count, model, speech, asked, rewards, {}, seed=1, batch_size=batch_size, sampling=sampling)
+
+    def worth(at: int, text: str, finished: bool) -> float:
+        ids = judge.tokens(asked[at], text, finished)
+        assert ids is not None
+        return judge.rewards([ids])[0]
 
     many = drawn(6, 4)
-    assert many == [Best(replace(one.answer, seconds=other.answer.seconds), one.paid) for one, other in zip(
-        drawn(6, 18), many, strict=True)]  # fmt: skip
-    assert [one.paid[:2] for one in many] == [one.paid for one in drawn(2, 6)]
-    for one in many:
-        with build(Rewarded(rewards=["length"], least_words=3, most_words=3), []) as rewards:
-            (again,) = rewards.score(["x"], [one.answer.text], {}).totals
-        assert again == max(value for value in one.paid if value is not None)
-    assert any(len({*one.paid}) > 1 for one in many)
+    assert [one.answer.ids for one in drawn(6, 18)] == [one.answer.ids for one in many]
+    for one, fewer in zip(many, drawn(2, 6), strict=True):
+        assert fewer.paid == pytest.approx(one.paid[:2], abs=1e-5)
+    for at, one in enumerate(many):
+        best = max(value for value in one.paid if value is not None)
+        assert len({*one.paid}) > 1 and best == pytest.approx(worth(at, one.answer.text, one.answer.stopped), abs=1e-4)
+    cut = [(at, one) for at, one in enumerate(many) if not one.answer.stopped]
+    assert cut and all(worth(at, one.answer.text, True) != pytest.approx(max(one.paid), abs=1e-4) for at, one in cut)

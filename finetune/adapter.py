@@ -13,6 +13,7 @@ from finetune.config import FullTuning, LoraTuning, QloraTuning, TuningConfig
 from finetune.errors import Fault, did_you_mean, listed
 from finetune.model_files import ModelFacts, inspect_model
 from finetune.model_files.architectures import TRANSPOSED
+from finetune.model_files.scoring import CAUSAL, LAYER, SCORE, with_score
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -80,7 +81,9 @@ def _target_fault(target: str, known: tuple[str, ...]) -> Fault:
 def _module_fault(name: str, facts: ModelFacts, linear: tuple[str, ...]) -> Fault | None:
     where = "tuning.modules_to_save"
     others = _ends(facts.other_sizes)
-    if name == "lm_head" and facts.tied_embeddings:
+    if name == LAYER and facts.head == SCORE:
+        return Fault(where, f"{name} is trained whole in any case", "leave it out")
+    if name == "lm_head" and facts.tied_embeddings and facts.head != SCORE:
         what = "lm_head shares its weights with the embedding; a copy of its own would part them"
         return Fault(where, what, "use embed_tokens, which trains both, or leave it out")
     if _matching(name, facts.other_sizes) or _matching(name, facts.linear_shapes):
@@ -125,6 +128,9 @@ def start_faults(tuning: TuningConfig, name: str, has_adapter: bool) -> list[Fau
         if isinstance(tuning, FullTuning):
             mend = "set tuning.start=merge to train all weights with it merged in"
         return [Fault("tuning.start", what, mend)]
+    if tuning.start == "continue" and facts.head == SCORE and not facts.adapter.scores:
+        what = f"'continue' trains the adapter that {facts.name} holds, which gives no score"
+        return [Fault("tuning.start", what, "use tuning.start=merge")]
     if tuning.start == "continue" and isinstance(tuning, FullTuning):
         return [Fault("tuning.start", "'continue' trains the adapter, not every weight", "use tuning.start=merge")]
     return []
@@ -143,10 +149,10 @@ def trainable_parameters(facts: ModelFacts, tuning: TuningConfig, token_ids: Seq
     `token_ids` are the rows that are trained for new tokens, as `new_token_ids` gives them.
     """
     added = sum(1 for token_id in token_ids if token_id >= facts.vocab_size)
-    embeddings = 1 if facts.tied_embeddings else 2
+    embeddings = 1 if facts.tied_embeddings or facts.head == SCORE else 2
     if not isinstance(tuning, LoraTuning):
         return facts.parameters + embeddings * added * facts.hidden_size
-    saved = set(saved_modules(tuning, facts))
+    saved = {*saved_modules(tuning, facts), *([LAYER] if facts.head == SCORE else [])}
     total = _matrix_numbers(facts, tuning, saved)
     for name in saved:
         shape = facts.linear_shapes.get(name)
@@ -192,7 +198,8 @@ def build_lora_config(
         mixture = any(name.endswith(".experts") for name in facts.other_sizes)
         targets = list(_ends(facts.linear_shapes)) if mixture else ALL_LINEAR
     return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        # Of a model that gives scores peft trains and saves the score whole; it would put an adapter on it otherwise.
+        task_type=TaskType.SEQ_CLS if facts.head == SCORE else TaskType.CAUSAL_LM,
         r=tuning.rank,
         lora_alpha=alpha_of(tuning),
         lora_dropout=tuning.dropout,
@@ -203,7 +210,7 @@ def build_lora_config(
         use_dora=tuning.dora,
         init_lora_weights=True if tuning.initialization == "default" else tuning.initialization,
         trainable_token_indices=_token_indices(model, token_ids, tied, saved),
-        ensure_weight_tying=tied and bool(saved),
+        ensure_weight_tying=tied and bool(saved) and facts.head != SCORE,
         revision=facts.revision if facts.hub_id else None,
     )
 
@@ -300,12 +307,14 @@ def merge_base(facts: ModelFacts, folder: Path, tokenizer: Any) -> ModelFacts:
         raise ValueError(f"{facts.name} holds no adapter")
     if not folder.exists():
         precision = facts.dtype if facts.dtype in ("fp32", "bf16", "fp16") else "fp32"
-        base = load_model(facts, precision=precision, attention="eager", full=False, tokenizer=tokenizer)
+        own = replace(facts, head=SCORE if facts.adapter.scores else CAUSAL)
+        base = load_model(own, precision=precision, attention="eager", full=False, tokenizer=tokenizer)
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         merged(base, facts).save_pretrained(str(unfinished), safe_serialization=True)
         tokenizer.save_pretrained(str(unfinished))
         unfinished.rename(folder)
-    return inspect_model(str(folder))
+    made = inspect_model(str(folder), scores=facts.adapter.scores)
+    return with_score(made) if facts.head == SCORE else made
 
 
 def merged(base: PreTrainedModel, facts: ModelFacts) -> PreTrainedModel:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.config import QloraTuning, TuningConfig
 from finetune.errors import RunFailed, UserError, first_line, listed
 from finetune.model_files import ModelFacts, hub
+from finetune.model_files.scoring import LAYER, SCORE
 
 if TYPE_CHECKING:
     import torch
@@ -65,17 +66,19 @@ def load_model(
 
     Weights are in the computer's memory and Trainer moves them, except quantized ones, which are loaded on
     this rank's own device. Under FSDP or ZeRO-3 (`sharded`), TRL's arguments must exist before this is
-    called.
+    called. A score that no file holds is drawn from torch's generator, which is to be seeded before.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
 
     folder = fetched_folder(facts)
     disable_progress_bar()
     held = torch_dtype(weights_precision(precision, full))
+    scores = facts.head == SCORE
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = (AutoModelForSequenceClassification if scores else AutoModelForCausalLM).from_pretrained(
             str(folder),
+            **({"num_labels": 1} if scores else {}),
             dtype=held,
             attn_implementation=attention,
             quantization_config=_bitsandbytes(quantization, precision, sharded) if quantization else None,
@@ -87,7 +90,8 @@ def load_model(
         )
     except ImportError as error:
         raise UserError.at("model.attention", first_line(error), "use model.attention=sdpa") from error
-    _check_loaded(facts, info)
+    drawn = {f"{LAYER}.weight"} if facts.new_head else set()
+    _check_loaded(facts, {**info, "missing_keys": set(info["missing_keys"]) - drawn})
     prepare_tokens(model, tokenizer, facts)
     if quantization is not None:
         _keep_gradients(model)
@@ -170,6 +174,8 @@ def prepare_tokens(model: PreTrainedModel, tokenizer: Any, facts: ModelFacts) ->
     if size > facts.vocab_size:
         _grow(model, size, facts.vocab_size)
     model.config.pad_token_id = tokenizer.pad_token_id
+    if facts.head == SCORE:
+        return
     settings = model.generation_config
     if settings is None:
         raise RunFailed(f"{facts.architecture} cannot generate text")

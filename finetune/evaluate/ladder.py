@@ -18,11 +18,12 @@ from finetune.evaluate.generate import Likelihood
 from finetune.evaluate.majority import Majority
 from finetune.evaluate.questions import fingerprint
 from finetune.evaluate.score import visible
-from finetune.evaluate.slices import slices
+from finetune.evaluate.slices import Slice, slices
 
 BASE, PROMPTED, FEW_SHOT, TUNED = "base", "prompted", "few_shot", "tuned"
 BASELINES = (BASE, PROMPTED, FEW_SHOT)
 NLL = "nll"  # the metric of rows that have no answers
+ACCURACY = "accuracy"  # the metric of pairs, of whose answers one is chosen and none is written
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,13 @@ class Evaluation:
 
 
 def judge(
-    metric: str, rows: Sequence[Row], rungs: Sequence[Rung], seed: int, clusters: Sequence[object] | None = None
+    metric: str,
+    rows: Sequence[Row],
+    rungs: Sequence[Rung],
+    seed: int,
+    clusters: Sequence[object] | None = None,
+    *,
+    baselines: Sequence[str] = BASELINES,
 ) -> Evaluation:
     """The first target against every other rung.
 
@@ -88,7 +95,7 @@ def judge(
     once = {said[name]: one.p for name, one in found.items()}
     adjusted = dict(zip(once, stats.holm([*once.values()]), strict=True))
     corrected = {name: adjusted[said[name]] for name in found}
-    rivals = [name for name in values if name in BASELINES] or list(values)
+    rivals = [name for name in values if name in baselines] or list(values)
     best = (min if lower else max)(rivals, key=lambda name: fmean(values[name])) if rivals else None
     return Evaluation(
         metric,
@@ -149,12 +156,17 @@ def _majority_json(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def _slices_json(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
-    """The first target against the best baseline on parts of the rows, and the parts that are too small for it."""
+    """The rows by the length of question and answer and by turns."""
     if evaluation.best is None:
         return {"slices": [], "slices_left_out": []}
+    return sliced(evaluation, *slices(evaluation.rows, evaluation.references))
+
+
+def sliced(evaluation: Evaluation, shown: Sequence[Slice], left_out: Sequence[Slice]) -> dict[str, Any]:
+    """The first target against the best baseline on parts of the rows, and the parts that are too small for it."""
+    assert evaluation.best is not None
     values = {rung.name: rung.values(evaluation.metric) for rung in evaluation.rungs}
     entries = []
-    shown, left_out = slices(evaluation.rows, evaluation.references)
     for one in shown:
         tuned, best = ([values[name][place] for place in one.rows] for name in (TUNED, evaluation.best))
         clusters = [evaluation.clusters[place] for place in one.rows] if evaluation.clusters else None
@@ -221,6 +233,7 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
     }
     if rung.answers:
         entry["scores"] = {name: fmean(of_rows) for name, of_rows in rung.scores}
+    if rung.answers and evaluation.metric != ACCURACY:
         entry["stop_rate"] = fmean(answer.stopped for answer in rung.answers)
         entry["tokens_per_answer"] = _mean([answer.tokens for answer in rung.answers])
         entry["prompt_tokens"] = _mean([answer.prompt_tokens for answer in rung.answers])

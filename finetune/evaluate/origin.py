@@ -44,7 +44,7 @@ def _adapter_faults(folder: Path) -> list[Fault]:
     if not is_adapter(folder):
         return [Fault(str(folder / CONFIG), "is missing")]
     try:
-        read_adapter(folder)
+        read_adapter(folder, scores=True)
     except UserError as error:
         return list(error.faults)
     return []

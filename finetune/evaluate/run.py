@@ -22,6 +22,7 @@ from finetune.evaluate.heldout import Measured, measured_rows
 from finetune.evaluate.kept import CHOICES, FOLDER, Kept, key_of
 from finetune.evaluate.ladder import answer_rows, as_json
 from finetune.evaluate.report import write_report
+from finetune.evaluate.scoring import Scoring, evaluate_scoring, is_scoring, plan_scoring
 from finetune.evaluate.settings import EvaluateSettings
 from finetune.evaluate.subjects import Subject, find_subjects
 from finetune.failures import explained
@@ -54,7 +55,7 @@ class Work:
         return (run_dir.parent if run_dir else Path(self.settings.output_dir).expanduser()) / FOLDER
 
 
-def plan_evaluation(arguments: Sequence[str]) -> Work:
+def plan_evaluation(arguments: Sequence[str]) -> Work | Scoring:
     """Find the targets and the rows, and check what they cannot mean together."""
     targets, given = wanted.read(arguments)
     if not targets:
@@ -65,6 +66,8 @@ def plan_evaluation(arguments: Sequence[str]) -> Work:
         _, given = wanted.read(arguments, wanted.as_trained(given, first.config))
     wanted.check_twice(given.evaluate)
     wanted.check_idle(given, [subject.kind for subject in subjects])
+    if is_scoring(subjects[0]):
+        return plan_scoring(subjects, given)
     return Work(tuple(subjects), given, measured_rows(subjects, given, given.seed))
 
 
@@ -76,13 +79,17 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
         raise UserError.at(str(run_dir), "holds no run", "train one with `finetune train`")
     wanted.check_twice(settings)
     given = replace(wanted.as_trained(EvaluateSettings(), plan.config), evaluate=settings)
+    if is_scoring(found[0]):
+        return evaluate_scoring(plan_scoring(found, given))
     return evaluate(Work(tuple(found), given, measured_rows(found, given, given.seed)))
 
 
-def evaluate(work: Work) -> dict[str, Any]:
+def evaluate(work: Work | Scoring) -> dict[str, Any]:
     """Answer, compare, and write eval.json, answers.jsonl and the report."""
     from finetune.rundir import write_json, write_text
 
+    if isinstance(work, Scoring):
+        return evaluate_scoring(work)
     measured, settings = work.measured, work.settings
     for folder in (work.answers, work.folder):
         _check_place(folder)

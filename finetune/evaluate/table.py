@@ -18,7 +18,9 @@ METRICS = {
     "json_schema": "as the schema",
     "regex": "pattern right",
     "nll": "NLL per token",
+    "accuracy": "pairs right",
 }
+CHOSEN = ("nll", "accuracy")  # of models that answered nothing
 LONGEST_QUOTE = 40  # characters of an answer in a sentence
 SHOWN_CONFUSIONS = 3  # classes that a class is taken for, in a table
 
@@ -33,7 +35,7 @@ def answer_table(result: Mapping[str, Any]) -> str:
     ]
     lines.insert(1, "-" * len(lines[0]))
     classes = [class_line(rung, result) for rung in result["rungs"] if "classes" in rung]
-    said = [verdict_line(result), *majority_lines(result)]
+    said = [verdict_line(result), *majority_lines(result), *pair_lines(result)]
     return "\n".join([*lines, "", *said, *classes, *other_lines(result)])
 
 
@@ -77,6 +79,15 @@ def majority_lines(result: Mapping[str, Any]) -> list[str]:
     return [f"{what} {shown_score(result['metric'], found['score'])}: {gap}"]
 
 
+def pair_lines(result: Mapping[str, Any]) -> list[str]:
+    """How often a reward model is right where the length of the answers says nothing, or the wrong thing."""
+    if result["metric"] != "accuracy":
+        return []
+    parts = [(one["name"], shown_score("accuracy", one["scores"]["tuned"]), one["n"]) for one in result["slices"]]
+    said = "; ".join(f"{name}: {score} of {n:,} pairs" for name, score, n in parts)
+    return [f"answers {said}"] if parts else []
+
+
 def slice_cells(result: Mapping[str, Any]) -> list[list[str]]:
     """Parts of the rows: the first target against the best baseline in each, the heads first."""
     metric, best = result["metric"], result["best_baseline"]
@@ -106,7 +117,7 @@ def other_lines(result: Mapping[str, Any]) -> list[str]:
     for one in result["comparisons"]:
         if one["against"] not in ("base", "prompted", "few_shot", result["best_baseline"]):
             found = f"{_gap(one['difference'], result)}, p {_p(one['p_corrected'])}"
-            lines.append(f"{one['verdict']}: {judged_name(result)} against {one['against']}, {found}")
+            lines.append(f"{one['verdict']}: {judged_name(result)} against {_name(one['against'], result)}, {found}")
     prompts = result.get("prompts")
     if prompts and prompts["by"] != result["metric"]:
         lines.append(f"the prompt was chosen by {prompts['by']}, when these rows were first evaluated")
@@ -168,7 +179,7 @@ def _class(one: Mapping[str, Any]) -> list[str]:
 
 def _heads(result: Mapping[str, Any]) -> list[str]:
     heads = ["", METRICS.get(result["metric"], result["metric"]), "95 % interval"]
-    if result["metric"] != "nll":
+    if result["metric"] not in CHOSEN:
         heads += [METRICS[name] for name in extra_metrics(result)]
         heads += ["NLL", "stopped", "tokens in", "out", "s/answer"]
     return heads
@@ -180,7 +191,7 @@ def _cells(rung: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     # one percent sign is enough for both ends
     interval = f"{shown_score(metric, low).removesuffix(' %')} – {shown_score(metric, high)}"
     row = [rung_name(rung, result), shown_score(metric, rung["score"]), interval]
-    if metric != "nll":
+    if metric not in CHOSEN:
         row += [shown_score(name, rung["scores"][name]) for name in extra_metrics(result)]
         row += [_number(rung["nll_per_token"], ".3f"), f"{100 * rung['stop_rate']:.0f} %"]
         row += [_number(rung["prompt_tokens"], ".0f"), _number(rung["tokens_per_answer"], ".1f")]

@@ -5,6 +5,7 @@ Config          its settings, a subclass of config.MethodConfig
 ROW_SHAPE       the row shapes it learns from
 TRL_CONFIG      the TRL class (module and name) that `method.trl.<key>` is checked against
 OWNED           TRL's names for what our own settings decide, with our key: refused inside `method.trl`
+HEAD            what the trained model ends in: causal (the next token) or score (one number for a text)
 LAYS_FLAT       whether its trainer takes rows laid end to end instead of padded
 RATE            its learning rate as a share of that of supervised tuning, where none is given
 METRICS         what its trainer logs, besides what every trainer does, and metrics.jsonl keeps
@@ -23,6 +24,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from finetune.methods import distill, dpo, kto, sft
+from finetune.methods import distill, dpo, kto, reward, sft
 
-METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill, dpo, kto)}
+METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill, dpo, kto, reward)}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OPTION = "distill"
 ROW_SHAPE = ("chat", "text")
 TRL_CONFIG = ("trl.trainer.distillation_config", "DistillationConfig")
+HEAD = "causal"
 LAYS_FLAT = False
 RATE = 1.0
 METRICS: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OPTION = "dpo"
 ROW_SHAPE = ("pair",)
 TRL_CONFIG = ("trl.trainer.dpo_config", "DPOConfig")
+HEAD = "causal"
 LAYS_FLAT = False
 RATE = 0.05
 METRICS = preferences.METRICS

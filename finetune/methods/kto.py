@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OPTION = "kto"
 ROW_SHAPE = ("vote",)
 TRL_CONFIG = ("trl.trainer.kto_config", "KTOConfig")
+HEAD = "causal"
 LAYS_FLAT = False
 RATE = 0.05
 METRICS = preferences.METRICS

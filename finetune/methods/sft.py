@@ -52,6 +52,7 @@ OWNED: dict[str, str] = {
     "pad_token": "model.chat_template",
     "eos_token": "model.chat_template",
 }
+HEAD = "causal"
 LAYS_FLAT = True
 RATE = 1.0
 METRICS: tuple[str, ...] = ()

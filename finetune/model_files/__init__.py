@@ -26,12 +26,13 @@ from finetune.model_files.config import (
     quantization_of,
     read_config,
 )
+from finetune.model_files.scoring import CAUSAL, SCORE, is_scoring
 from finetune.model_files.weights import Tensor, Weights, has_all_files, main_dtype, read_weights
 
 __all__ = ["AdapterFacts", "ModelFacts", "check_quantization", "digest_of", "inspect_model"]
 
 MAX_ADAPTERS = 8  # adapters on adapters; a chain longer than this is a loop
-EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head)$")
+EMBEDDING = re.compile(r"^score$|(^|\.)(\w*embed\w*|wte|wpe|lm_head)$")
 INPUT = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|tokens_embed)\.weight$")
 OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
 # What a mixture of experts fuses when it is loaded, and every layer whose name peft takes for a fused one.
@@ -66,33 +67,45 @@ class ModelFacts:
     other_sizes: Mapping[str, int] = field(default_factory=dict)  # numbers in each module that is not a linear layer
     hub_id: str | None = None  # where the weights are fetched from, when the model is on the hub
     trust_remote_code: bool = False  # the user's word that this very commit's code may run
+    head: str = CAUSAL  # what it is loaded to give: words, or one number for a text
+    new_head: bool = False  # the layer that gives the number is in no file: it is drawn at random
 
 
 def inspect_model(
-    name: str, revision: str | None = None, trust_remote_code: bool = False, *, any_text: bool = False
+    name: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    *,
+    any_text: bool = False,
+    scores: bool = False,
 ) -> ModelFacts:
     """Read a model's files; every fault found in them is raised at once as a UserError.
 
     When the name holds an adapter, the facts are those of its base, with the adapter's beside them. With `any_text`
-    the model is only to read texts, and may be an encoder.
+    the model is only to read texts, and may be an encoder; with `scores` it may be a reward model.
     """
     try:
-        return _inspect(name, revision, trust_remote_code, depth=0, any_text=any_text)
+        return _inspect(name, revision, trust_remote_code, depth=0, any_text=any_text, scores=scores)
     except PermissionError as error:
         raise UserError.at(str(error.filename or name), "cannot be read: permission denied", "chmod it") from error
 
 
 def _inspect(
-    name: str, revision: str | None, trust_remote_code: bool, depth: int, any_text: bool = False
+    name: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    depth: int,
+    any_text: bool = False,
+    scores: bool = False,
 ) -> ModelFacts:
     if depth > MAX_ADAPTERS:
         raise UserError.at(name, "its adapters name each other as their base", "name a base model")
     folder, hub_id = _locate(name, revision, trust_remote_code)
     if is_adapter(folder):
-        return _inspect_adapter(name, folder, trust_remote_code, depth)
+        return _inspect_adapter(name, folder, trust_remote_code, depth, scores)
     commit = folder.name if hub_id else None
     config = read_config(folder)
-    faults = config_faults(folder, config, commit, revision, trust_remote_code, any_text)
+    faults = config_faults(folder, config, commit, revision, trust_remote_code, any_text, scores)
     if faults:
         raise UserError(faults)
     weights = _weights(folder, hub_id, commit)
@@ -103,8 +116,8 @@ def _inspect(
     return facts
 
 
-def _inspect_adapter(name: str, folder: Path, trust_remote_code: bool, depth: int) -> ModelFacts:
-    adapter = read_adapter(folder)
+def _inspect_adapter(name: str, folder: Path, trust_remote_code: bool, depth: int, scores: bool) -> ModelFacts:
+    adapter = read_adapter(folder, scores)
     base_name = adapter.base_name
     beside = folder / base_name
     if not Path(base_name).exists() and not hub.is_hub_id(base_name) and not beside.exists():
@@ -112,7 +125,7 @@ def _inspect_adapter(name: str, folder: Path, trust_remote_code: bool, depth: in
         raise UserError.at(
             f"{folder}/adapter_config.json base_model_name_or_path", f"{base_name} is missing", mend.strip()
         )
-    base = _inspect(base_name, adapter.base_revision, trust_remote_code, depth + 1)
+    base = _inspect(base_name, adapter.base_revision, trust_remote_code, depth + 1, scores=adapter.scores)
     if base.adapter is not None:
         what = f"its base {base_name} is itself an adapter"
         raise UserError.at(str(folder), what, "merge that one into its base first")
@@ -206,6 +219,7 @@ def _facts(name: str, folder: Path, config: Mapping[str, Any], weights: Weights)
         heads=first_number(config, HEADS) or 1,
         embeddings=_embedding_names(weights.tensors),
         quantization=quantization_of(config),
+        head=SCORE if is_scoring(config, architecture_of(config)) else CAUSAL,
     )
 
 

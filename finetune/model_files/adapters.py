@@ -17,6 +17,7 @@ from finetune.model_files.weights import Tensor, UnreadableWeights, read_header
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MAX_CONFIG = 10_000_000
+SCORING = "SEQ_CLS"  # peft's name for a task that gives scores
 REQUIRED: dict[str, tuple[tuple[type, ...], str]] = {
     "peft_type": ((str,), "text"),
     "base_model_name_or_path": ((str,), "text"),
@@ -39,6 +40,7 @@ class AdapterFacts:
     alpha: float = 0.0
     targets: tuple[str, ...] = ()
     base_revision: str | None = None
+    scores: bool = False  # of a reward model: its score is among the weights
 
 
 @functools.cache
@@ -85,14 +87,17 @@ def _required_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     return faults
 
 
-def _value_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
+def _value_faults(path: str, config: Mapping[str, Any], scores: bool) -> list[Fault]:
     faults = []
     kind, rank, task = config.get("peft_type"), config.get("r"), config.get("task_type")
     if isinstance(kind, str) and kind != "LORA":
         faults.append(Fault(f"{path} peft_type", f"{kind!r:.60} is not supported", "use an adapter of type LORA"))
     if isinstance(rank, int) and not isinstance(rank, bool) and not 1 <= rank <= 4096:
         faults.append(Fault(f"{path} r", f"must be 1..4096, got {rank}", "save the adapter again"))
-    if task not in (None, "CAUSAL_LM"):
+    if task == SCORING and not scores:
+        mend = "name a language model; a reward model is used by method.rewards"
+        faults.append(Fault(f"{path} task_type", f"is {task!r}: the adapter gives texts a score", mend))
+    elif task not in (None, "CAUSAL_LM", SCORING):
         what = f"is {task!r:.60}, not an adapter of a language model"
         faults.append(Fault(f"{path} task_type", what, "use one trained with task_type CAUSAL_LM"))
     return faults
@@ -115,12 +120,12 @@ def _code_faults(path: str, config: Mapping[str, Any]) -> list[Fault]:
     return faults
 
 
-def read_adapter(folder: Path) -> AdapterFacts:
-    """An adapter's configuration, checked; every fault is raised at once."""
+def read_adapter(folder: Path, scores: bool = False) -> AdapterFacts:
+    """An adapter's configuration, checked; every fault is raised at once. With `scores` it may be a reward model's."""
     path = folder / CONFIG
     config = _read_config(path)
     where = str(path)
-    faults = _required_faults(where, config) + _value_faults(where, config) + _code_faults(where, config)
+    faults = _required_faults(where, config) + _value_faults(where, config, scores) + _code_faults(where, config)
     weights = folder / WEIGHTS
     if not weights.exists():
         only = (
@@ -142,6 +147,7 @@ def read_adapter(folder: Path) -> AdapterFacts:
         if isinstance(targets, str)
         else tuple(sorted({name.rpartition(".")[2] for name in targets})),
         base_revision=config.get("revision"),
+        scores=config.get("task_type") == SCORING,
     )
 
 

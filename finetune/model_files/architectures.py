@@ -53,6 +53,30 @@ def causal_architectures() -> dict[str, str]:
 
 
 @functools.cache
+def scoring_architectures() -> dict[str, str]:
+    """Model types of decoders that transformers can load to give a text a score, with the architecture of each."""
+    return _table("modeling_auto.py", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES")
+
+
+@functools.cache
+def reads_last_token(model_type: str) -> bool:
+    """Whether its scoring architecture reads a layer called `score` at the last token, as decoders do.
+
+    Others pool the first token, or have an encoder: the same name of architecture says nothing of that.
+    """
+    architecture = scoring_architectures().get(model_type)
+    if architecture is None or not is_decoder(causal_architectures().get(model_type, "")):
+        return False
+    folder = _table("auto_mappings.py", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME").get(model_type, model_type)
+    for path in (package_folder("transformers") / "models" / folder.replace("-", "_")).glob("modeling_*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name == architecture:
+                source = ast.unparse(node)
+                return "GenericForSequenceClassification" in source or "self.score = " in source
+    return False
+
+
+@functools.cache
 def model_types() -> frozenset[str]:
     """Every model type that transformers knows."""
     return frozenset(_table("auto_mappings.py", "CONFIG_MAPPING_NAMES"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.errors import Fault, UserError, did_you_mean
 from finetune.model_files.architectures import FAMILIES, causal_architectures, is_decoder, model_types
+from finetune.model_files.scoring import is_scoring, score_faults
 
 MAX_CONFIG = 10_000_000
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -54,10 +55,12 @@ def config_faults(
     revision: str | None,
     trust_remote_code: bool,
     any_text: bool = False,
+    scores: bool = False,
 ) -> list[Fault]:
     """What keeps a model from being trained, as far as its configuration tells.
 
-    With `any_text` what keeps it from reading texts: it need not be a decoder, and runs no code of its own.
+    With `any_text` what keeps it from reading texts: it need not be a decoder, and runs no code of its own. With
+    `scores` it may give scores instead of words.
     """
     path = str(folder / "config.json")
     model_type = config.get("model_type")
@@ -75,7 +78,8 @@ def config_faults(
     if not _is_known(model_type):
         hint = did_you_mean(model_type, model_types()) or "upgrade transformers, or use another model"
         return [Fault(f"{path} model_type", f"{model_type!r:.60} is unknown to the installed transformers", hint)]
-    return _family_faults(path, config, model_type, any_text) + _number_faults(path, config)
+    family = _family_faults(path, config, model_type, any_text, scores)
+    return family + _number_faults(path, config)
 
 
 def _is_known(model_type: object) -> bool:
@@ -98,7 +102,7 @@ def _code_faults(
     return []
 
 
-def _family_faults(path: str, config: Mapping[str, Any], model_type: str, any_text: bool) -> list[Fault]:
+def _family_faults(path: str, config: Mapping[str, Any], model_type: str, any_text: bool, scores: bool) -> list[Fault]:
     architecture = architecture_of(config)
     families = f"use a decoder-only language model: {', '.join(FAMILIES)}"
     if any_text:
@@ -110,6 +114,11 @@ def _family_faults(path: str, config: Mapping[str, Any], model_type: str, any_te
         return [Fault(f"{path} architectures", what, families)]
     if any_text:
         return []
+    if is_scoring(config, architecture) and is_decoder(causal_architectures().get(model_type, "")):
+        if scores:
+            return score_faults(path, config)
+        what = f"{architecture} gives texts a score, and writes none"
+        return [Fault(f"{path} architectures", what, "name a language model; a reward model is used by method.rewards")]
     if not is_decoder(architecture) or architecture not in causal_architectures().values():
         what = f"{architecture or model_type} is not a decoder-only language model"
         return [Fault(f"{path} architectures", what, families)]

@@ -15,6 +15,7 @@ from finetune.failures import explained
 from finetune.machine import Machine
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, inspect_model
+from finetune.model_files.scoring import SCORE, with_score
 from finetune.rundir import run_directory
 from finetune.tokenizer import load_with_padding, stop_ids
 
@@ -36,9 +37,11 @@ class Facts:
 
 def gather(config: RunConfig, machine: Machine, *, with_frozen: bool = True) -> Facts:
     """Read the model's files and prepare the rows; models that are only read are left out where they are yet to be."""
-    model = inspect_model(config.model.name, config.model.revision, config.model.trust_remote_code)
-    max_length = longest_row(config.data.max_length, model)
     method = METHODS[config.method.option]
+    name, revision, code = config.model.name, config.model.revision, config.model.trust_remote_code
+    model = inspect_model(name, revision, code, scores=method.HEAD == SCORE)
+    model = with_score(model) if method.HEAD == SCORE else model
+    max_length = longest_row(config.data.max_length, model)
     named = method.frozen_models(config.method) if with_frozen else {}
     frozen = {role: inspect_model(one.name, one.revision) for role, one in named.items()}
     tokenizer, padding = load_with_padding(model, config.model.chat_template, tuple(config.tuning.new_tokens))

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 from finetune.config import LoraTuning, QloraTuning, TuningConfig
 from finetune.model_files import ModelFacts
+from finetune.model_files.scoring import SCORE
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 STATE_BYTES = {"adamw_8bit": 2.1, "paged_adamw_8bit": 2.1, "adafactor": 0.1}
@@ -139,10 +140,10 @@ def _activation_bytes(facts: ModelFacts, precision: str, tokens: int, checkpoint
     number = BYTES[precision]
     layer = _layer_bytes(facts.linear_shapes, facts.hidden_size, max(facts.layers, 1), number)
     kept = facts.hidden_size * number * facts.layers + layer if checkpointing else layer * facts.layers
-    # The last hidden state, its gradient in fp32, and a tile of logits with its fp32 copy.
+    # The last hidden state, its gradient in fp32, and a tile of logits with its fp32 copy; a score has no logits.
     head = facts.hidden_size * (number + 4)
     tile_tokens, tile_words = LOGITS_TILE
-    tile = min(tokens, tile_tokens) * tile_words * (number + 4)
+    tile = 0 if facts.head == SCORE else min(tokens, tile_tokens) * tile_words * (number + 4)
     return tokens * (kept + head) + tile
 
 

@@ -35,6 +35,7 @@ class Batch:
     prompts: tuple[str, ...]  # the last question of the user
     messages: tuple[list[dict[str, Any]], ...]
     columns: dict[str, list[Any]]
+    finished: tuple[bool, ...]  # ended by itself, and was not cut off
 
     def references(self, column: str) -> list[str | None]:
         """The right answers, as texts; none where a row has none."""
@@ -62,16 +63,21 @@ Pay = Callable[[Batch], Paid]
 
 
 def batch_of(
-    prompts: Sequence[Text], completions: Sequence[Text], columns: Mapping[str, Sequence[Any]], tags: Sequence[str]
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    columns: Mapping[str, Sequence[Any]],
+    tags: Sequence[str],
+    finished: Sequence[bool] | None = None,
 ) -> Batch:
-    """Answers of any shape as texts, beside their rows."""
+    """Answers of any shape as texts, beside their rows; where nothing is said of it, all of them are finished."""
     answers = tuple(_last(one, "assistant") for one in completions)
     messages = tuple(_turns(one) for one in prompts)
-    if len({len(answers), len(messages), *map(len, columns.values())}) > 1:
+    ended = (True,) * len(answers) if finished is None else tuple(finished)
+    if len({len(answers), len(messages), len(ended), *map(len, columns.values())}) > 1:
         raise ValueError("prompts, completions and columns differ in length")
     said = tuple(inside(visible(answer), tags) for answer in answers)
     asked = tuple(map(last_question, prompts))
-    return Batch(answers, said, asked, messages, {name: list(values) for name, values in columns.items()})
+    return Batch(answers, said, asked, messages, {name: list(values) for name, values in columns.items()}, ended)
 
 
 def finite(paid: Paid) -> Paid:

@@ -16,6 +16,7 @@ from finetune.rewards.batch import Batch, Paid, Pay, Text, batch_of, finite
 from finetune.rewards.cases import BadTest, read_cases
 from finetune.rewards.code import Limits, check_system, score_code
 from finetune.rewards.known import REWARDS, Options, Reward, paid_apart, way_of
+from finetune.rewards.learned import Learned, find
 from finetune.rewards.own import Own, is_own, load
 from finetune.rewards.settings import Rewarded, faults_of
 
@@ -32,6 +33,7 @@ class Part:
     compares: bool  # it can know what is right
     crew: Crew | None = None  # its processes
     own: Own | None = None
+    learned: Learned | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,17 @@ class Rewards:
     _said: set[str] = field(default_factory=set, compare=False, repr=False)  # whose trace was logged
 
     def score(
-        self, prompts: Sequence[Text], completions: Sequence[Text], columns: Mapping[str, Sequence[Any]]
+        self,
+        prompts: Sequence[Text],
+        completions: Sequence[Text],
+        columns: Mapping[str, Sequence[Any]],
+        finished: Sequence[bool] | None = None,
     ) -> Scored:
-        """What each completion is paid: by each reward, and the weighted sum of those that said something."""
-        batch = batch_of(prompts, completions, columns, self.tags)
+        """What each completion is paid: by each reward, and the weighted sum of those that said something.
+
+        `finished` tells answers that ended by themselves from those that were cut off; a reward model sees that.
+        """
+        batch = batch_of(prompts, completions, columns, self.tags, finished)
         paid = {part.name: self._told(part, part.pay(batch)) for part in self.parts}
         return Scored(tuple(self._sum(paid, at) for at in range(len(batch.answers))), paid)
 
@@ -75,8 +84,9 @@ class Rewards:
 
     @property
     def files(self) -> dict[str, str]:
-        """The files of the user's own rewards, and the SHA-256 of each, for the record of the run."""
-        return {part.own.path: part.own.sha256 for part in self.parts if part.own is not None}
+        """The user's own rewards and reward models, and the SHA-256 of each, for the record of the run."""
+        own = {part.own.path: part.own.sha256 for part in self.parts if part.own is not None}
+        return own | {part.learned.path: part.learned.digest for part in self.parts if part.learned is not None}
 
     def _sum(self, paid: Mapping[str, Paid], at: int) -> float | None:
         said = [(part.weight, paid[part.name].values[at]) for part in self.parts]
@@ -112,11 +122,7 @@ def build(settings: Rewarded, columns: Collection[str], given: Collection[str] =
     parts: list[Part] = []
     for name, weight in zip(settings.rewards, weights, strict=True):
         try:
-            parts.append(
-                _own(name, weight, settings, key)
-                if is_own(name)
-                else _known(name, weight, settings, section, reference)
-            )
+            parts.append(_part(name, weight, settings, section, reference))
         except UserError as error:
             faults += error.faults
     rewards = Rewards(
@@ -147,6 +153,16 @@ def _reference(settings: Rewarded, columns: Collection[str], section: str) -> tu
 
 def _compares(name: str) -> bool:
     return REWARDS[name].compares and REWARDS[name].way is not None
+
+
+def _part(name: str, weight: float, settings: Rewarded, section: str, reference: str | None) -> Part:
+    key = f"{section}rewards"
+    if is_own(name):
+        return _own(name, weight, settings, key)
+    if name in REWARDS:
+        return _known(name, weight, settings, section, reference)
+    learned = find(name, f"{key} {name}")
+    return Part(learned.name, weight, learned.pay, compares=True, learned=learned)
 
 
 def _own(name: str, weight: float, settings: Rewarded, key: str) -> Part:

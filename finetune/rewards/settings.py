@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from finetune.config import setting
 from finetune.errors import Fault, did_you_mean, listed
 from finetune.rewards.known import OWN_READS, REWARDS, needed_package, readers
+from finetune.rewards.learned import is_learned
 from finetune.rewards.own import is_own
 
 TAG = re.compile(r"[A-Za-z][\w-]*")
@@ -18,7 +19,10 @@ TAG = re.compile(r"[A-Za-z][\w-]*")
 class Rewarded:
     """What answers are paid for."""
 
-    rewards: list[str] = setting([], "What answers are paid for: names, or path/to/reward.py:function.")
+    rewards: list[str] = setting(
+        [],
+        "What answers are paid for: names, path/to/reward.py:function, or the directory of a run with method=reward.",
+    )
     reward_weights: list[float] = setting([], "Weight of each reward in the sum; by default 1 each.")
     reference: str | None = setting(
         None,
@@ -61,8 +65,9 @@ def _wrong_names(settings: Rewarded, key: str) -> Iterator[Fault]:
     if not settings.rewards:
         yield Fault(key, "no reward is named", f"name some of {listed([*REWARDS], 20)}, or path/to/reward.py:function")
     for name in settings.rewards:
-        if name not in REWARDS and not is_own(name):
-            mend = did_you_mean(name, REWARDS) or f"known are {listed([*REWARDS], 20)}; yours is path/to/reward.py:name"
+        if name not in REWARDS and not is_own(name) and not is_learned(name):
+            yours = "yours is path/to/reward.py:name, or the folder of a reward model"
+            mend = did_you_mean(name, REWARDS) or f"known are {listed([*REWARDS], 20)}; {yours}"
             yield Fault(key, f"no reward '{name}'", mend)
         elif settings.rewards.count(name) > 1:
             yield Fault(key, f"'{name}' is named twice", "give it a weight instead")
@@ -98,7 +103,7 @@ def _wrong_values(settings: Rewarded, section: str) -> Iterator[Fault]:
 def _without_effect(settings: Rewarded, given: Collection[str], section: str) -> Iterator[Fault]:
     read = set(ALWAYS)
     for name in settings.rewards:
-        read |= {*(REWARDS[name].reads if name in REWARDS else OWN_READS)}
+        read |= {*(REWARDS[name].reads if name in REWARDS else OWN_READS if is_own(name) else ())}
     for key in (one.name for one in fields(Rewarded)):
         if key in given and key not in read:
             what = f"has no effect: none of the rewards reads it, as {listed(readers()[key])} would"

@@ -112,7 +112,7 @@ def _artefact(run_dir: Path) -> Iterator[Part]:
 
 def _adapter_fault(folder: Path) -> str:
     try:
-        read_adapter(folder)
+        read_adapter(folder, scores=True)
     except UserError as error:
         return f"{Path(error.faults[0].where).name} {error.faults[0].what}"
     except OSError as error:

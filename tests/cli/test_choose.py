@@ -29,7 +29,11 @@ SUPPORT = ROOT / "recipes" / "support-json"
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+# Pairs lead to dpo: a reward model is advised as a first stage only, where there are very many.
+LEADING = [name for name in recipe_names() if compose([], name).config.method.option != "reward"]
+
+
+@pytest.mark.parametrize("recipe", LEADING)
 def test_the_rows_of_a_recipe_lead_to_its_method(recipe: str) -> None:
     composed = compose([], recipe)
     train, config = composed.config.data.train, composed.config

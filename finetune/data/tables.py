@@ -151,4 +151,4 @@ def _readable(kind: Any) -> bool:
 
     if types.is_dictionary(kind):
         kind = kind.value_type
-    return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind) or types.is_map(kind))
+    return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_map(kind))

@@ -14,6 +14,8 @@ from finetune.errors import Fault, UserError
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, digest_of
 from finetune.plan import RunPlan
+from finetune.rewards.own import digests
+from finetune.rewards.settings import Rewarded
 from finetune.rundir import has_progress, read_facts, write_json
 
 LINEAGE = "lineage.json"
@@ -61,6 +63,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
         },
         "teachers": teachers(plan.config.data.train),
         "method": plan.config.method.option,
+        "rewards": _own_rewards(plan),
         "tuning": plan.config.tuning.option,
         "config": identity(plan.config),
         "seed": plan.config.seed,
@@ -71,6 +74,12 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "processes": plan.batch.processes,
         },
     }
+
+
+def _own_rewards(plan: RunPlan) -> dict[str, str]:
+    """The files of the user's own that pay for answers, as they are when training begins."""
+    method = plan.config.method
+    return digests(method.rewards) if isinstance(method, Rewarded) else {}
 
 
 def reference(plan: RunPlan) -> str | None:

@@ -23,6 +23,7 @@ from finetune.evaluate.kept import CHOICES, FOLDER, Kept, key_of
 from finetune.evaluate.ladder import answer_rows, as_json
 from finetune.evaluate.report import write_report
 from finetune.evaluate.settings import EvaluateSettings
+from finetune.evaluate.shapes import default_metric, formed
 from finetune.evaluate.subjects import Subject, find_subjects
 from finetune.failures import explained
 
@@ -65,7 +66,14 @@ def plan_evaluation(arguments: Sequence[str]) -> Work:
         _, given = wanted.read(arguments, wanted.as_trained(given, first.config))
     wanted.check_twice(given.evaluate)
     wanted.check_idle(given, [subject.kind for subject in subjects])
-    return Work(tuple(subjects), given, measured_rows(subjects, given, given.seed))
+    return _work(subjects, given)
+
+
+def _work(subjects: Sequence[Subject], given: EvaluateSettings) -> Work:
+    """The rows, and the metric that they are scored by where none is named."""
+    measured = measured_rows(subjects, given, given.seed)
+    metric = given.evaluate.metric or default_metric(measured.shape, subjects[0].trained)
+    return Work(tuple(subjects), replace(given, evaluate=replace(given.evaluate, metric=metric)), measured)
 
 
 def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
@@ -76,17 +84,18 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
         raise UserError.at(str(run_dir), "holds no run", "train one with `finetune train`")
     wanted.check_twice(settings)
     given = replace(wanted.as_trained(EvaluateSettings(), plan.config), evaluate=settings)
-    return evaluate(Work(tuple(found), given, measured_rows(found, given, given.seed)))
+    return evaluate(_work(found, given))
 
 
 def evaluate(work: Work) -> dict[str, Any]:
     """Answer, compare, and write eval.json, answers.jsonl and the report."""
     from finetune.rundir import write_json, write_text
 
-    measured, settings = work.measured, work.settings
+    measured, settings, trained = work.measured, work.settings, work.subjects[0].trained
+    chats = measured.chats
     for folder in (work.answers, work.folder):
         _check_place(folder)
-    with explained(work.answers, "lower evaluate.batch_size"):
+    with formed(measured.shape, chats, trained) as form, explained(work.answers, "lower evaluate.batch_size"):
         contest = open_contest(work.subjects, settings, work.answers)
         beyond = Beyond.of(contest, settings.evaluate, settings.seed, work.answers)
         if measured.shape == "text":
@@ -96,7 +105,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         else:
             evaluation = run_ladder(
                 contest,
-                measured.chats,
+                chats,
                 measured.training,
                 settings.evaluate,
                 seed=settings.seed,
@@ -104,6 +113,7 @@ def evaluate(work: Work) -> dict[str, Any]:
                 clusters=measured.clusters,
                 aside=beyond.measure,
                 where=measured.places.__getitem__,
+                form=form,
             )
         result = {**as_json(evaluation), **beyond.found, **_origin(work, contest)}
         held = {"given": measured.given, "split_fingerprint": measured.split_fingerprint}

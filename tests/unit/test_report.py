@@ -51,7 +51,7 @@ def evaluation(rows: int = 40, shares: tuple[float, ...] = (0.1, 0.35, 0.9)) -> 
                 examples=(3, 14, 15) if name == "few_shot" else (),
             )
         )
-    found = judge(EvaluateConfig().metric, [Text(str(n)) for n in range(rows)], rungs, 1)
+    found = judge("exact", [Text(str(n)) for n in range(rows)], rungs, 1)
     return Evaluation(
         **{
             **found.__dict__,

@@ -78,7 +78,7 @@ class Payment:
         columns = {name: [_columns(row).get(name) for row in heard.rows] for name in names}
         scored = self._rewards.score(asked, [said.text for said in heard.said], columns)
         if silent := scored.totals.count(None):
-            log.warning(f"{counted(silent, 'answer')} of {len(asked):,} are paid by no reward, and count as 0")
+            log.warning(f"no reward says anything of {silent:,} of {counted(len(asked), 'answer')}, which count as 0")
         found = {REWARD: tuple((total or 0.0) / self._whole for total in scored.totals)}
         return found | {f"{PART}{name}": _values(paid) for name, paid in scored.parts.items()}
 

@@ -36,11 +36,14 @@ def prefers_by_token(heard: Hearing) -> tuple[float, ...]:
 
 
 def ranks_over(climber: Engine) -> Way:
-    """Liked answers against disliked ones, by how much likelier each is than to the climber with the bare question."""
+    """Liked answers against disliked ones, by how much likelier each is than to the climber with the bare question.
+
+    Likelier by token: whoever finds every answer a little likelier would else put the long ones first.
+    """
 
     def way(heard: Hearing) -> tuple[float, ...]:
         bare = climber.predict([climber.prompt(row, row.messages[:-1]) for row in heard.rows])
-        gains = [before.nll - after.nll for before, after in zip(bare, heard.predicted, strict=True)]
+        gains = [_by_token(before) - _by_token(after) for before, after in zip(bare, heard.predicted, strict=True)]
         return ranked(gains, are_liked(heard.rows))
 
     return way

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from finetune.config import EvaluateConfig
 from finetune.data.rows import Chat, Text
 from finetune.data.template import say
 from finetune.evaluate import plots

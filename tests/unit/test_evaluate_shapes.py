@@ -46,7 +46,7 @@ from finetune.rewards import Rewarded, build
 from finetune.rewards.own import digests
 
 Finetune = Callable[..., tuple[int, str, str]]
-WORSE = "mauve ya"  # shorter than the answer, so that a model that knows nothing finds it likelier
+WORSE = "amber hy"  # shorter than the answer, so that a model that knows nothing finds it likelier
 
 
 def pair(question: str, chosen: str = ANSWER, rejected: str = WORSE) -> Pair:

@@ -154,7 +154,7 @@ class _Climb:
             majority=commonest(answers, references, scorer) if scorer else None,
             length=by_length(self.held_out) if metric in BY_LIKELIHOOD else None,
             rejected=tuple(climber.reference(worse) for row in self.held_out if (worse := rejected(row))),
-            compares_text=form.compares_text,
+            compares_text=form.compares_text and metric not in BY_LIKELIHOOD,
         )
 
 

@@ -90,7 +90,7 @@ def judge(
         name: stats.paired_difference(tuned, scores, seed=seed, clusters=clusters) for name, scores in values.items()
     }
     # the same model named twice, such as the base as a target too, is one comparison and no second chance
-    said = {rung.name: rung.said for rung in rungs}
+    said = {rung.name: (rung.said, rung.values(metric)) for rung in rungs}
     once = {said[name]: one.p for name, one in found.items()}
     adjusted = dict(zip(once, stats.holm([*once.values()]), strict=True))
     corrected = {name: adjusted[said[name]] for name in found}
@@ -243,7 +243,7 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         "name": rung.name,
         "of": rung.of,
         "score": fmean(values),
-        "interval": list(stats.mean_interval(values, evaluation.seed, clusters=evaluation.clusters)),
+        "interval": _interval(values, evaluation),
         "n": len(values),
         "nll_per_token": sum(one.nll for one in rung.likelihoods) / max(1, tokens) if rung.likelihoods else None,
     }
@@ -263,6 +263,12 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         entry["examples"] = list(rung.examples)
         entry["rows_with_fewer_examples"] = rung.shortened
     return entry
+
+
+def _interval(values: Sequence[float], evaluation: Evaluation) -> list[float]:
+    found = stats.mean_interval(values, evaluation.seed, clusters=evaluation.clusters)
+    # rows' parts in a ranking may lie outside of 0 to 1, the ranking itself does not
+    return [min(1.0, max(0.0, bound)) for bound in found] if evaluation.metric in OWN["vote"] else list(found)
 
 
 def _classes(rung: Rung, references: Sequence[str]) -> dict[str, Any]:

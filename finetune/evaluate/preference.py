@@ -1,8 +1,8 @@
 """Pairs and votes: whether a model finds the better answers likelier, and what their length alone would say.
 
-A row's value of a ranking is its part in the AUC. Its mean over the rows is the AUC, and the rows' values vary as much
-as the AUC does from one set of rows to another (DeLong, DeLong and Clarke-Pearson, 1988). So the rows can be compared
-as if each stood for itself, though every one of them was held against all those with the other label.
+A row's value of a ranking is its part in the AUC: the mean over the rows is the AUC, and the rows' values are spread so
+that this mean varies as the AUC does from one set of rows to another (DeLong, DeLong and Clarke-Pearson, 1988). So the
+rows can be compared as if each stood for itself, though every one was held against all those with the other label.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from finetune.evaluate.questions import Asked
 
 PREFERENCE, PREFERENCE_MEAN = "preference", "preference_mean"
 VOTE, VOTE_LIKELIHOOD = "vote", "vote_likelihood"
-FEWEST = 5  # rows of each label: of fewer even the perfect order may be chance
+FEWEST = 10  # rows of each label: with fewer, differences that are chance are told too often
 ALIKE = 0.1  # answers whose lengths differ by no larger a share of the longer one count as equally long
 
 
@@ -69,9 +69,10 @@ def ranked(signal: Sequence[float], liked: Sequence[bool]) -> tuple[float, ...]:
         own, others = sign * values[labels == label], np.sort(sign * values[labels != label])
         below, up_to = np.searchsorted(others, own), np.searchsorted(others, own, side="right")
         right[labels == label] = (below + up_to) / (2 * len(others))
-    area = right[labels].mean()
-    shares = np.where(labels, labels.mean(), 1 - labels.mean())
-    return tuple(float(value) for value in area + (right - area) / shares)
+    area, counts = right[labels].mean(), np.where(labels, labels.sum(), (~labels).sum())
+    # of a label with few rows less of the spread is seen than there is
+    weights = len(labels) / counts * np.sqrt(counts / np.maximum(1, counts - 1))
+    return tuple(float(value) for value in area + (right - area) * weights)
 
 
 @dataclass(frozen=True)

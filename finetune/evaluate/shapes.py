@@ -67,7 +67,9 @@ class Form:
 
     def can_be_shown(self, row: Chat) -> bool:
         """Whether a training row is a good example."""
-        return self.has_references and (not isinstance(row, Asked) or row.liked)
+        if not isinstance(row, Asked):
+            return True
+        return row.liked and (self.shape != "task" or _have_references([row]))
 
     def can_choose(self, rows: Sequence[Chat]) -> bool:
         """Whether training rows are enough to compare prompts on."""
@@ -80,9 +82,16 @@ class Form:
 
 def default_metric(shape: str, trained: RunPlan | None) -> str | None:
     """The metric that decides where none is named; plain text has but one."""
-    if shape == "task" and paid.rewards_of(trained) is None:
-        return EXACT
-    return OWN[shape][0] if shape in OWN else None if shape == "text" else EXACT
+    return None if shape == "text" else _default(shape, is_paid=paid.rewards_of(trained) is not None)
+
+
+def settled(settings: EvaluateConfig, form: Form) -> str:
+    """The metric of an evaluation of answers."""
+    return settings.metric or _default(form.shape, is_paid=bool(form.payment))
+
+
+def _default(shape: str, *, is_paid: bool) -> str:
+    return OWN[shape][0] if shape in OWN and (is_paid or shape != "task") else EXACT
 
 
 def check_metric(metric: str | None, rows: Sequence[Chat], shape: str, trained: RunPlan | None) -> None:
@@ -127,12 +136,6 @@ def formed(shape: str, rows: Sequence[Chat], trained: RunPlan | None) -> Iterato
     with paid.opened(trained, rows) as rewards:
         room = trained.resolved.method.get(NEW_TOKENS)
         yield Form(shape, form.has_references, paid.Payment(rewards).ways, room)
-
-
-def settled(settings: EvaluateConfig, form: Form) -> str:
-    """The metric of an evaluation of answers."""
-    own = OWN.get(form.shape, (EXACT,))[0]
-    return settings.metric or (EXACT if form.shape == "task" and not form.payment else own)
 
 
 def _have_references(rows: Sequence[Chat]) -> bool:

@@ -160,8 +160,8 @@ def extra_metrics(result: Mapping[str, Any]) -> list[str]:
 
 
 def metric_name(metric: str) -> str:
-    """What a metric is called; a single reward by its own name."""
-    return METRICS.get(metric, metric.removeprefix(PART))
+    """What a metric is called."""
+    return METRICS.get(metric) or (f"paid {metric.removeprefix(PART)}" if metric.startswith(PART) else metric)
 
 
 def in_percent(metric: str) -> bool:

@@ -167,7 +167,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             write_rows(folder / "capitals.jsonl", asked * 4)
             both = {"chosen": "A kettle.", "rejected": "No idea at all."}
             write_rows(folder / "pairs.jsonl", [{"prompt": f"What is {n} worth?", **both} for n in range(8)])
-            votes = [("A kettle.", True), ("No idea at all.", False)] * 5
+            votes = [("A kettle.", True), ("No idea at all.", False)] * 10
             voted = [{"prompt": f"And {n}?", "completion": said, "label": up} for n, (said, up) in enumerate(votes)]
             write_rows(folder / "votes.jsonl", voted)
             (folder / "exam.yaml").write_text(EXAM, encoding="utf-8")

@@ -301,7 +301,7 @@ def test_parts_of_rows_in_a_ranking_add_up_to_it_and_vary_as_it_does() -> None:
         told.append(variance(parts) / 40)
         shares = [*(up[:, None] > down[None, :]).mean(1), *(up[:, None] > down[None, :]).mean(0)]
         naive.append(variance(map(float, shares)) / 40)
-    assert fmean(told) == pytest.approx(variance(areas), rel=0.15)
+    assert fmean(told) == pytest.approx(variance(areas), rel=0.12)
     assert fmean(naive) < 0.5 * variance(areas)  # the plain shares would promise far too much
 
 
@@ -400,7 +400,7 @@ def files(tmp_path: Path, finetune: Finetune) -> Path:
     both = {"chosen": ANSWER, "rejected": WORSE}
     write_rows(tmp_path / "pairs.jsonl", [{"prompt": one, **both} for one in asks[:12]])
     write_rows(tmp_path / "more.jsonl", [{"prompt": one, **both} for one in asks[12:]])
-    voted = [(one, at % 2 == 0) for at, one in enumerate(asks[:12])]
+    voted = [(one, at % 2 == 0) for at, one in enumerate(asks[:20])]
     rows = [{"prompt": one, "completion": ANSWER if up else WORSE, "label": up} for one, up in voted]
     write_rows(tmp_path / "votes.jsonl", rows)
     write_rows(tmp_path / "few.jsonl", rows[:6])

@@ -95,6 +95,9 @@ def _module_fault(name: str, facts: ModelFacts, linear: tuple[str, ...]) -> Faul
 def check_tuning(tuning: TuningConfig, facts: ModelFacts) -> list[Fault]:
     """Every fault of a tuning that the model's files show: targets, rank, start, initialisation."""
     faults = start_faults(tuning, facts.name, facts.adapter is not None)
+    if tuning.start == "continue" and facts.head == SCORE and facts.adapter and not facts.adapter.scores:
+        what = f"'continue' trains the adapter that {facts.name} holds, which gives no score"
+        faults.append(Fault("tuning.start", what, "use tuning.start=merge"))
     if not isinstance(tuning, LoraTuning):
         return faults
     faults += check_targets(tuning.targets, facts, tuning.modules_to_save)[0]
@@ -128,9 +131,6 @@ def start_faults(tuning: TuningConfig, name: str, has_adapter: bool) -> list[Fau
         if isinstance(tuning, FullTuning):
             mend = "set tuning.start=merge to train all weights with it merged in"
         return [Fault("tuning.start", what, mend)]
-    if tuning.start == "continue" and facts.head == SCORE and not facts.adapter.scores:
-        what = f"'continue' trains the adapter that {facts.name} holds, which gives no score"
-        return [Fault("tuning.start", what, "use tuning.start=merge")]
     if tuning.start == "continue" and isinstance(tuning, FullTuning):
         return [Fault("tuning.start", "'continue' trains the adapter, not every weight", "use tuning.start=merge")]
     return []

@@ -285,9 +285,9 @@ class EvaluateConfig:
 
     rows: int = setting(200, "Most held-out rows that are answered.", low=2)
     few_shot: int = setting(3, "Training rows shown as examples in the few-shot prompt.", low=1, high=32)
-    metric: str = setting(
-        "exact",
-        "Score that decides.",
+    metric: str | None = setting(
+        None,
+        "Score that decides; by default `exact`, of pairs `preference`, of votes `vote`, of tasks the run's `reward`.",
         choices=(
             "exact",
             "contains",
@@ -300,6 +300,11 @@ class EvaluateConfig:
             "json_fields",
             "json_schema",
             "regex",
+            "preference",
+            "preference_mean",
+            "vote",
+            "vote_likelihood",
+            "reward",
         ),
     )
     schema: str | None = setting(None, "File of the JSON schema that answers are held against.", example="schema.json")
@@ -309,7 +314,11 @@ class EvaluateConfig:
     tolerance: float = setting(
         0.0, "How far a number may be off to count as the reference's, as a share of it.", low=0, below=1
     )
-    max_new_tokens: int | None = setting(None, "Longest answer; by default a little over the longest reference.", low=1)
+    max_new_tokens: int | None = setting(
+        None,
+        "Longest answer; by default a little over the longest reference, of tasks what the run let answers have.",
+        low=1,
+    )
     batch_size: int = setting(32, "Rows answered together.", low=1)
     rungs: list[str] = setting(
         [],

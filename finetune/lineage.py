@@ -18,6 +18,8 @@ from finetune.evaluate.contents import artefact_digest, weights_digest
 from finetune.methods import METHODS
 from finetune.model_files import ModelFacts, digest_of
 from finetune.plan import PLAN_FILE, RunPlan
+from finetune.rewards.own import digests
+from finetune.rewards.settings import Rewarded
 from finetune.rundir import CHECKPOINTS, has_progress, read_facts, write_json
 from finetune.settings.recipe import shown_path
 
@@ -79,6 +81,7 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
         },
         "teachers": teachers(plan.config.data.train),
         "method": plan.config.method.option,
+        "rewards": _own_rewards(plan),
         "tuning": plan.config.tuning.option,
         "config": identity(plan.config),
         "seed": plan.config.seed,
@@ -89,6 +92,12 @@ def lineage(plan: RunPlan) -> dict[str, Any]:
             "processes": plan.batch.processes,
         },
     }
+
+
+def _own_rewards(plan: RunPlan) -> dict[str, str]:
+    """The files of the user's own that pay for answers, as they are when training begins."""
+    method = plan.config.method
+    return digests(method.rewards) if isinstance(method, Rewarded) else {}
 
 
 def reference(plan: RunPlan) -> str | None:

@@ -82,7 +82,7 @@ def kind_cells(found: Mapping[str, Any]) -> list[list[str]]:
 
 def strength_cells(points: Points, metric: str) -> list[list[str]]:
     """Score and divergence at each strength of the adapter, the heads first."""
-    name = table.METRICS.get(metric, metric)
+    name = table.metric_name(metric)
     heads = ["strength", name, "95 % interval", "nats from the base", "95 % interval"]
     return [heads, *(_strength(point, metric) for point in points)]
 

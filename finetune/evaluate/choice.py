@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from finetune.data.rows import Chat, answer
 from finetune.evaluate.engines import Engine, Prompt
+from finetune.evaluate.hearing import Hearing, Way
 from finetune.evaluate.kept import Kept, key_of
 from finetune.evaluate.prompts import SystemPrompt, made_for, with_prompt
 from finetune.evaluate.questions import shown
-from finetune.evaluate.score import Scorer, visible
+from finetune.evaluate.shapes import BY_LIKELIHOOD, Form
 from finetune.log import log
 
 LOOKED_AT = 1000  # training answers from which prompts are made
@@ -27,7 +28,8 @@ class Asking:
     metric: str
     room: int
     examples: tuple[Chat, ...]
-    way: Scorer  # of the metric
+    way: Way  # of the metric
+    form: Form = field(default_factory=Form)
 
     def prompts(self, rows: Sequence[Chat], text: str | None, examples: Sequence[Chat]) -> tuple[list[Prompt], int]:
         """What is given for each row, and for how many rows the context does not hold all of it."""
@@ -41,22 +43,23 @@ class Asking:
         for count in range(len(examples), -1, -1):
             messages = with_prompt(own, text, bare) if text is not None else own
             prompt = self.engine.prompt(row, shown(messages, examples[:count], "\n\n" if bare else ""))
-            if self.engine.fits(prompt, self.room):
+            if self.engine.fits(prompt, max(self.room, self.needed(row))):
                 return prompt, count == len(examples)
         return self.engine.prompt(row, own), text is None and not examples
+
+    def needed(self, row: Chat) -> int:
+        """Tokens that must have room behind what is asked, to score the row."""
+        return max(map(self.engine.length, self.form.weighed(row)), default=1)
 
     def scores(
         self, rows: Sequence[Chat], texts: Sequence[str | None], examples: Sequence[Chat], said: str
     ) -> list[float]:
         """The mean metric over rows under each text; says beforehand for how many answers it asks."""
         given = [self.prompts(rows, text, examples)[0] for text in texts]
-        if asked := sum(self.engine.unkept(prompts, self.room) for prompts in given):
+        asked = sum(self.engine.unkept(prompts, self.room) for prompts in given)
+        if asked and self.metric not in BY_LIKELIHOOD:
             log.info(said.format(asked))
-        return [self._score(rows, prompts) for prompts in given]
-
-    def _score(self, rows: Sequence[Chat], prompts: Sequence[Prompt]) -> float:
-        pairs = zip(self.engine.answer(prompts, self.room), rows, strict=True)
-        return fmean(self.way(visible(said.text), self.engine.reference(row)) for said, row in pairs)
+        return [fmean(self.way(Hearing(self.engine, prompts, self.room))) for prompts in given]
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,22 @@ from finetune.data.rows import Chat, answer
 from finetune.errors import Fault, UserError, counted
 from finetune.evaluate.choice import LOOKED_AT, Asking, Choice, choose_prompt, made_prompts
 from finetune.evaluate.contest import Contest
-from finetune.evaluate.engines import Engine, Prompt, Said
+from finetune.evaluate.engines import Engine, Prompt
+from finetune.evaluate.hearing import Hearing, Way, by_text, rejected
 from finetune.evaluate.kept import Kept
 from finetune.evaluate.ladder import BASE, BASELINES, FEW_SHOT, NLL, PROMPTED, TUNED, Evaluation, Rung, judge
 from finetune.evaluate.local import LocalEngine
 from finetune.evaluate.majority import commonest
+from finetune.evaluate.preference import by_length
 from finetune.evaluate.prompts import SystemPrompt, read_prompts
 from finetune.evaluate.questions import choose_examples
-from finetune.evaluate.score import Scorer, Where, by_number, fits, fitting_scorers, visible
+from finetune.evaluate.score import Scorer, Where, by_number, fits, fitting_scorers
+from finetune.evaluate.shapes import BY_LIKELIHOOD, Form, settled
 from finetune.log import log
 
 Score = Callable[[LocalEngine], Sequence[float]]  # the metric of each held-out row
 Aside = Callable[[Score], None]
+CHATS = Form()
 
 
 def run_ladder(
@@ -37,24 +41,25 @@ def run_ladder(
     clusters: Sequence[object] | None = None,
     aside: Aside = lambda score: None,
     where: Where = by_number,
+    form: Form = CHATS,
 ) -> Evaluation:
     """Answer the held-out rows on every rung and compare; examples and prompts come from `training`.
 
     `aside` is done while base and tuned model may still be in memory, with what scores an engine as `tuned` is.
-    `where` names a held-out row in messages.
+    `where` names a held-out row in messages; `form` says how rows of their shape are scored.
     """
-    climb = _planned(contest, held_out, training, settings, seed, where)
+    climb = _planned(contest, held_out, training, settings, seed, where, form)
     try:
         rungs, choice = climb.baselines(choices)
         rungs.append(climb.plain(TUNED, contest.judged))
-        aside(lambda engine: climb.plain(engine.name, engine).values(settings.metric))
+        aside(lambda engine: climb.plain(engine.name, engine).values(climb.asking.metric))
     finally:
         contest.climber.close()
         contest.judged.close()
         if contest.models:
             contest.models.release()
     for other in contest.others:
-        rungs.append(climb.plain(other.name, other, settings.max_new_tokens or other.room(held_out)))
+        rungs.append(climb.plain(other.name, other, climb.room(other)))
     return climb.compared(rungs, choice, clusters)
 
 
@@ -68,7 +73,9 @@ class _Climb:
     settings: EvaluateConfig
     seed: int
     asking: Asking
-    ways: Mapping[str, Scorer]
+    form: Form
+    ways: Mapping[str, Way]
+    scorers: Mapping[str, Scorer]  # those of them that compare texts
     examples: Sequence[int]  # places among the training rows
     trial: Sequence[int]  # the same, of the rows on which a prompt is chosen
     given: Sequence[SystemPrompt]  # the user's
@@ -80,8 +87,11 @@ class _Climb:
         rungs, choice, asking = list[Rung](), None, self.asking
         if BASE in self.wanted:
             rungs.append(self._climbed(BASE, asking.prompts(self.held_out, None, ())))
+        elif self.form.is_over_base:  # every rung is held against it, and it is open now
+            asking.engine.predict(asking.prompts(self.held_out, None, ())[0])
         if PROMPTED in self.wanted:
-            prompts = self.given or made_prompts(self.training, self.seed)
+            shown = [row for row in self.training if self.form.can_be_shown(row)]
+            prompts = self.given or made_prompts(shown, self.seed)
             choice = choose_prompt(asking, prompts, self.training, self.trial, choices, self.settings.choose_again)
             rung = self._climbed(PROMPTED, asking.prompts(self.held_out, choice.best.text, ()))
             rungs.append(replace(rung, prompt=choice.best.text))
@@ -95,29 +105,56 @@ class _Climb:
 
     def _climbed(self, name: str, told: tuple[list[Prompt], int]) -> Rung:
         of = BASE if self.contest.base else TUNED
-        return _answered(name, of, self.asking.engine, self.held_out, told, self.asking.room, self.ways)
+        return self._answered(name, of, Hearing(self.asking.engine, told[0], self.asking.room), told[1])
 
     def plain(self, name: str, engine: Engine, room: int | None = None) -> Rung:
         """A target asked as it is."""
         try:
             prompts = [engine.prompt(row, row.messages[:-1]) for row in self.held_out]
-            return _answered(name, name, engine, self.held_out, (prompts, 0), room or self.asking.room, self.ways)
+            return self._answered(name, name, Hearing(engine, prompts, room or self.asking.room))
         finally:
             engine.close()
+
+    def room(self, engine: Engine) -> int:
+        """Tokens that an answer of an engine may have."""
+        return _room(engine, self.held_out, self.settings, self.form)
+
+    def _answered(self, name: str, of: str, heard: Hearing, shortened: int = 0) -> Rung:
+        """What came of asking in one way, scored."""
+        engine, began = heard.engine, time.monotonic()
+        asked = engine.unkept(heard.prompts, heard.room)
+        said, called = heard.said, engine.name if name == TUNED else name
+        predicted = heard.predicted if self.form.has_references else []
+        if asked:
+            log.info(f"{called}: {counted(asked, 'answer')} in {time.monotonic() - began:.1f} s")
+        # a model of this machine may well say nothing; an endpoint more often failed to say it
+        is_local = isinstance(engine, LocalEngine)
+        if (empty := sum(one.is_empty for one in said)) and not is_local:
+            log.warning(f"{called}: {empty:,} of {counted(len(said), 'answer')} have no text")
+        ways = {name: way for name, way in self.ways.items() if is_local or name not in BY_LIKELIHOOD}
+        scores = tuple((name, way(heard)) for name, way in ways.items())
+        worse = tuple(heard.rejected) if self.form.shape == "pair" else ()
+        return Rung(name, tuple(predicted), tuple(said), scores, of, shortened=shortened, rejected=worse)
 
     def compared(self, rungs: Sequence[Rung], choice: Choice | None, clusters: Sequence[object] | None) -> Evaluation:
         """The rungs side by side, with what was asked and how."""
         climber = self.contest.climber
         bare, _ = self.asking.prompts(self.held_out, None, ())
         references = tuple(climber.reference(row) for row in self.held_out)
+        metric, form = self.asking.metric, self.form
+        scorer = self.scorers.get(metric)
+        answers = [answer(row) for row in self.training]
         return replace(
-            judge(self.settings.metric, self.held_out, rungs, self.seed, clusters),
+            judge(metric, self.held_out, rungs, self.seed, clusters),
             max_new_tokens=self.asking.room,
             prompts=tuple(climber.shown(prompt) for prompt in bare),
             references=references,
             left_out=tuple(self.left_out.items()),
             tried=choice.record if choice else None,
-            majority=commonest([answer(row) for row in self.training], references, self.ways[self.settings.metric]),
+            majority=commonest(answers, references, scorer) if scorer else None,
+            length=by_length(self.held_out) if metric in BY_LIKELIHOOD else None,
+            rejected=tuple(climber.reference(worse) for row in self.held_out if (worse := rejected(row))),
+            compares_text=form.compares_text and metric not in BY_LIKELIHOOD,
         )
 
 
@@ -128,19 +165,46 @@ def _planned(
     settings: EvaluateConfig,
     seed: int,
     where: Where,
+    form: Form,
 ) -> _Climb:
     """Which rungs are climbed, by which metric, with which examples; what cannot be is refused."""
-    climber = contest.climber
-    ways = fitting_scorers(settings, [climber.reference(row) for row in held_out], where)
-    way, given = ways[settings.metric], read_prompts(settings.prompts)
+    climber, metric = contest.climber, settled(settings, form)
+    settings = replace(settings, metric=metric)
+    texts = [climber.reference(row) for row in held_out] if form.compares_text else []
+    scorers = fitting_scorers(settings, texts, where) if form.compares_text else {}
+    ways = {**{name: by_text(score) for name, score in scorers.items()}, **form.ways(climber)}
     drawn = choose_examples(training, held_out, settings.few_shot + settings.prompt_rows, seed)
-    examples = drawn[: settings.few_shot]
-    trial = [place for place in drawn[settings.few_shot :] if fits(climber.reference(training[place]), way)]
-    wanted, left_out = _rungs(contest, settings, training, examples, trial, given)
-    room = settings.max_new_tokens or climber.room(held_out)
-    asking = Asking(climber, settings.metric, room, tuple(training[place] for place in examples), way)
-    _check_contexts([climber, contest.judged, *contest.others], held_out, where)
-    return _Climb(contest, held_out, training, settings, seed, asking, ways, examples, trial, given, wanted, left_out)
+    examples = [place for place in drawn if form.can_be_shown(training[place])][: settings.few_shot]
+    score = scorers.get(metric)
+    others = [place for place in drawn if place not in examples]
+    trial = [place for place in others if score is None or fits(climber.reference(training[place]), score)]
+    given = read_prompts(settings.prompts)
+    wanted, left_out = _rungs(contest, settings, training, examples, trial, given, form)
+    shown = tuple(training[place] for place in examples)
+    asking = Asking(climber, metric, _room(climber, held_out, settings, form), shown, ways[metric], form)
+    _check_contexts([climber, contest.judged, *contest.others], held_out, where, form)
+    return _Climb(
+        contest,
+        held_out,
+        training,
+        settings,
+        seed,
+        asking,
+        form,
+        ways,
+        scorers,
+        examples,
+        trial,
+        given,
+        wanted,
+        left_out,
+    )
+
+
+def _room(engine: Engine, held_out: Sequence[Chat], settings: EvaluateConfig, form: Form) -> int:
+    """Tokens that an answer may have."""
+    every = [one for row in held_out for one in (form.weighed(row) or [row])]
+    return settings.max_new_tokens or form.room or engine.room(every)
 
 
 def run_text_ladder(
@@ -178,6 +242,7 @@ def _rungs(
     examples: Sequence[int],
     trial: Sequence[int],
     given: Sequence[SystemPrompt],
+    form: Form,
 ) -> tuple[list[str], dict[str, str]]:
     """The baselines that can be climbed, and why not the others; one that was asked for by name is refused then."""
     missing: dict[str, str] = {}
@@ -186,8 +251,12 @@ def _rungs(
     none = "there are no training rows" if not training else "all training rows ask what held-out rows ask"
     if not examples:
         missing[FEW_SHOT] = f"{none} to show"
-    if len(trial) < 2:
+    if not form.has_references:
+        missing[FEW_SHOT] = "the rows have no right answers to show"
+    if not form.can_choose([training[place] for place in trial]):
         missing[PROMPTED] = f"{none if not examples else 'there are too few training rows'} to choose a prompt on"
+    elif not given and not form.has_references:
+        missing[PROMPTED] = "no prompt is made where right answers are not known; give evaluate.prompts"
     elif not given and any(row.messages[-1].get("tool_calls") for row in training[:LOOKED_AT]):
         missing[PROMPTED] = "no prompt is made for answers that call tools; give evaluate.prompts"
     if faults := [
@@ -203,40 +272,13 @@ def _rungs(
     return [rung for rung in BASELINES if rung in asked and rung not in missing], left_out
 
 
-def _answered(
-    name: str,
-    of: str,
-    engine: Engine,
-    rows: Sequence[Chat],
-    given: tuple[list[Prompt], int],
-    room: int,
-    ways: Mapping[str, Scorer],
-) -> Rung:
-    prompts, shortened = given
-    began, asked = time.monotonic(), engine.unkept(prompts, room)
-    said, predicted = engine.answer(prompts, room), engine.predict(prompts)
-    called = engine.name if name == TUNED else name
-    if asked:
-        log.info(f"{called}: {counted(asked, 'answer')} in {time.monotonic() - began:.1f} s")
-    # a model of this machine may well say nothing; an endpoint more often failed to say it
-    if (empty := sum(one.is_empty for one in said)) and not isinstance(engine, LocalEngine):
-        log.warning(f"{called}: {empty:,} of {counted(len(said), 'answer')} have no text")
-    return Rung(name, tuple(predicted), tuple(said), _scores(engine, rows, said, ways), of, shortened=shortened)
-
-
-def _scores(
-    engine: Engine, rows: Sequence[Chat], said: Sequence[Said], ways: Mapping[str, Scorer]
-) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    pairs = [(visible(one.text), engine.reference(row)) for one, row in zip(said, rows, strict=True)]
-    return tuple((name, tuple(way(text, right) for text, right in pairs)) for name, way in ways.items())
-
-
-def _check_contexts(engines: Sequence[Engine], rows: Sequence[Chat], where: Where) -> None:
-    """Refuse rows whose bare question leaves a model no room for a single token."""
+def _check_contexts(engines: Sequence[Engine], rows: Sequence[Chat], where: Where, form: Form) -> None:
+    """Refuse rows whose bare question leaves a model no room for a single token, or for the answers it is to weigh."""
     faults = []
     for engine in engines:
         prompts = [engine.prompt(row, row.messages[:-1]) for row in rows]
-        long = [at for at, prompt in enumerate(prompts) if not engine.fits(prompt, 1)]
+        needed = [max(map(engine.length, form.weighed(row)), default=1) for row in rows]
+        long = [at for at, prompt in enumerate(prompts) if not engine.fits(prompt, needed[at])]
         more = f", as {counted(len(long) - 1, 'other row')}" if len(long) > 1 else ""
         if long:
             what = f"is longer than the context of {engine.name}{more}"

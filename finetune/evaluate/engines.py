@@ -44,6 +44,9 @@ class Engine(Protocol):
     def reference(self, row: Chat) -> str:
         """The expected answer as this engine would write it."""
 
+    def length(self, row: Chat) -> int:
+        """Tokens of the expected answer, or a guess of them."""
+
     def room(self, rows: Sequence[Chat]) -> int:
         """Tokens that an answer to any of the rows may have: a little over the longest reference."""
 

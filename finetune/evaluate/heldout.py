@@ -14,10 +14,12 @@ from finetune.data.groups import groups_of_rows
 from finetune.data.leaks import Compared, note_leak, strongest
 from finetune.data.likeness.contamination import overlaps
 from finetune.data.prepared import Allowed
-from finetune.data.rows import Chat, Row, Text, compared, from_json
+from finetune.data.rows import LEARNED, Chat, Row, Text, compared, from_json
 from finetune.errors import Fault, UserError, counted, listed
-from finetune.evaluate.questions import choose_rows
+from finetune.evaluate.paid import rewards_of
+from finetune.evaluate.questions import choose_rows, conversations
 from finetune.evaluate.settings import EvaluateSettings, MeasuredRows
+from finetune.evaluate.shapes import BY_LIKELIHOOD, SAID, check_metric, default_metric
 from finetune.evaluate.subjects import Subject
 from finetune.lineage import trained_before
 from finetune.log import log
@@ -29,18 +31,19 @@ if TYPE_CHECKING:
     from finetune.plan import RunPlan
 
 POOL = 10_000  # training rows that examples and prompts are drawn from
+NO_SUCH_ROWS = ("other-method", "layout-unknown")  # faults that say that rows are of another shape
 SHOWN_PLACES = 4  # of rows that are wrong alike, beside the first
-SHAPE_SAID = {"chat": "conversations", "text": "plain text"}
 
 
 @dataclass(frozen=True)
 class Measured:
     """The rows of an evaluation."""
 
-    shape: str  # chat or text
+    shape: str  # one of rows.SHAPES
     held_out: tuple[Row, ...]
     places: tuple[str, ...]  # where each of them stands
     training: tuple[Chat, ...]  # for examples and prompts
+    reference: str | None = None  # the column of tasks with the right answer; None: the first of the usual ones
     given: Any = None  # data.eval; None for a run's own rows
     split_fingerprint: str | None = None  # of all rows that the run held out
     contamination: tuple[Allowed, ...] = ()
@@ -49,20 +52,23 @@ class Measured:
     @property
     def chats(self) -> list[Chat]:
         """The rows that are answered."""
-        return [row for row in self.held_out if isinstance(row, Chat)]
+        return conversations(self.held_out, self.reference)
 
 
 def measured_rows(subjects: Sequence[Subject], settings: EvaluateSettings, seed: int) -> Measured:
     """The rows that the first target brings, or the settings name; what is wrong with them is raised at once."""
     first = subjects[0].plan
+    paid_for = rewards_of(subjects[0].trained)
+    reference = paid_for.reference if paid_for else None
     if settings.data.eval is not None:
-        measured, texts = _from_files(first, settings, seed)
+        measured, texts = _from_files(subjects[0], settings, seed, reference)
     elif first is not None:
-        measured, texts = _own_rows(first, settings.evaluate.rows, seed)
+        measured, texts = _own_rows(first, settings.evaluate.rows, seed, reference)
     else:
         mend = "write data.eval=FILE, or name a run first, which brings its held-out rows"
         raise UserError.at("data.eval", f"no rows are given to evaluate {subjects[0].given} on", mend)
-    _check_askable(measured, subjects)
+    metric = settings.evaluate.metric or default_metric(measured.shape, subjects[0].trained)
+    _check_askable(measured, subjects, metric)
     return _apart(measured, texts, subjects, settings)
 
 
@@ -74,20 +80,21 @@ class _Texts:
     training: Compared | None = None
 
 
-def _own_rows(plan: RunPlan, most: int, seed: int) -> tuple[Measured, _Texts]:
+def _own_rows(plan: RunPlan, most: int, seed: int, reference: str | None) -> tuple[Measured, _Texts]:
     from finetune.data.prepare import read_groups, read_rows
 
     split = check_rows(Path(plan.run_dir), plan)
     held_out = choose_rows(read_rows(split), split.rows, most, seed)
     places = [_own_place(plan, index) for index in choose_rows(range(split.rows), split.rows, most, seed)]
     clusters = tuple(choose_rows(read_groups(split), split.rows, most, seed))
-    training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
+    training = conversations(read_rows(plan.data.train, POOL), reference)
     fingerprint = plan.data.held_out_fingerprint
     measured = Measured(
         plan.data.shape,
         tuple(held_out),
         tuple(places),
         tuple(training),
+        reference,
         split_fingerprint=fingerprint,
         clusters=clusters,
     )
@@ -112,13 +119,15 @@ def check_rows(run_dir: Path, plan: RunPlan) -> SplitFacts:
     return split
 
 
-def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> tuple[Measured, _Texts]:
-    loaded, train = _load(settings.data)
+def _from_files(
+    subject: Subject, settings: EvaluateSettings, seed: int, reference: str | None
+) -> tuple[Measured, _Texts]:
+    plan, trained = subject.plan, subject.trained
+    loaded, train = _load(settings.data, plan, trained)
     rows = [from_json(one.json) for one in loaded]
-    shape = "chat" if any(isinstance(row, Chat) for row in rows) else "text"
+    shape = next((row.shape for row in rows if row.shape != "text"), "text")
     if plan is not None and plan.data.shape != shape:
-        what = f"holds {SHAPE_SAID[shape]}, and {plan.run_dir} was trained on {SHAPE_SAID[plan.data.shape]}"
-        raise UserError.at(f"data.eval {loaded[0].file}", what, "give rows of the shape that it was trained on")
+        raise UserError([_other_shape(f"data.eval {loaded[0].file}", shape, plan)])
     if mixed := [one for one, row in zip(loaded, rows, strict=True) if shape == "chat" and isinstance(row, Text)]:
         what = f"is plain text among conversations ({len(mixed)} rows are)"
         raise UserError.at(mixed[0].where, what, "give rows of one shape")
@@ -126,15 +135,16 @@ def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> 
     if plan is not None:
         from finetune.data.prepare import read_rows
 
-        training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
+        training = conversations(read_rows(plan.data.train, POOL), reference)
     else:
-        training = [row for one in train[:POOL] if isinstance(row := from_json(one.json), Chat)]
+        training = conversations((from_json(one.json) for one in train[:POOL]), reference)
     groups = groups_of_rows(one.groups for one in loaded).tolist() if settings.data.group_by else None
     measured = Measured(
         shape,
         tuple(rows[place] for place in places),
         tuple(loaded[place].where for place in places),
         tuple(training),
+        reference,
         settings.data.eval,
         clusters=tuple(groups[place] for place in places) if groups else None,
     )
@@ -142,11 +152,41 @@ def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> 
     return measured, _Texts(_texts("data.eval", chosen), _texts("data.train", train) if train else None)
 
 
-def _load(data: MeasuredRows) -> tuple[list[Loaded], list[Loaded]]:
+def _other_shape(where: str, shape: str, plan: RunPlan) -> Fault:
+    what = f"holds {SAID[shape]}, and {plan.run_dir} was trained on {SAID[plan.data.shape]}"
+    return Fault(where, what, "give rows of the shape that it was trained on")
+
+
+def _load(data: MeasuredRows, plan: RunPlan | None, trained: RunPlan | None) -> tuple[list[Loaded], list[Loaded]]:
+    """The rows of `data.eval` and those of `data.train`, of the first shape that they can be read as.
+
+    That is the shape that the target was trained on, if it is known; a run takes no other.
+    """
+    known = trained.data.shape if trained else "text"
+    own = LEARNED if known in LEARNED else (known,)
+    # any question could be a task, so a task is read only where one is looked for
+    others = ("pair", "vote", *(["task"] if data.layout else []))
+    order = [own, *(shapes for shapes in (LEARNED, *((one,) for one in others)) if shapes != own)]
+    first: UserError | None = None
+    for shapes in order:
+        try:
+            found = _loaded(data, shapes)
+        except UserError as error:
+            first = first or error
+            if any(fault.code not in NO_SUCH_ROWS for fault in error.faults):
+                raise (first if plan else error) from None
+            continue
+        if plan is not None and shapes != own:
+            raise UserError([_other_shape(f"data.eval {found[0][0].file}", found[0][0].shape, plan)])
+        return found
+    assert first is not None
+    raise first
+
+
+def _loaded(data: MeasuredRows, shapes: tuple[str, ...]) -> tuple[list[Loaded], list[Loaded]]:
     """The rows of `data.eval` and those of `data.train`, read as training reads them."""
     from finetune.data.load import check_groups, check_hub, check_used, load
     from finetune.data.read import find_sources
-    from finetune.data.rows import LEARNED
 
     found, faults, used, seen = list[list["Loaded"]](), list[Fault](), set[str](), set[str]()
     reading: DataConfig = data.as_data()
@@ -154,7 +194,7 @@ def _load(data: MeasuredRows) -> tuple[list[Loaded], list[Loaded]]:
     check_hub(reading, [one for several in sources.values() for one in several])
     for key in ("data.eval", "data.train"):
         try:
-            found.append(list(load(sources.get(key, []), reading, LEARNED, used, seen)))
+            found.append(list(load(sources.get(key, []), reading, shapes, used, seen)))
         except UserError as error:
             faults += error.faults
     if faults:
@@ -172,8 +212,8 @@ def _texts(key: str, rows: Sequence[Loaded]) -> Compared:
     return Compared(key, [compared(from_json(one.json)) for one in rows], lambda index: rows[index].where)
 
 
-def _check_askable(measured: Measured, subjects: Sequence[Subject]) -> None:
-    """Refuse rows that a target cannot be asked."""
+def _check_askable(measured: Measured, subjects: Sequence[Subject], metric: str | None) -> None:
+    """Refuse rows that a target cannot be asked, or a metric that says nothing of them."""
     if len(measured.held_out) < 2:
         what = f"{len(measured.held_out)} held-out rows, and a comparison needs at least 2"
         raise UserError.at("data.eval", what, "give more held-out rows, or a larger data.eval_share")
@@ -181,6 +221,11 @@ def _check_askable(measured: Measured, subjects: Sequence[Subject]) -> None:
     if remote and measured.shape == "text":
         what = "answers only, and rows of plain text are compared by how likely they are"
         raise UserError(Fault(given, what, "leave it out, or give conversations") for given in remote)
+    check_metric(metric, measured.chats, measured.shape, subjects[0].trained)
+    if remote and metric in BY_LIKELIHOOD:
+        what = f"answers only, and evaluate.metric={metric} compares how likely answers are"
+        mend = "leave it out" if measured.shape == "vote" else "leave it out, or take a metric of what is answered"
+        raise UserError(Fault(given, what, mend) for given in remote)
     if remote and any(row.tools or any("tool_calls" in one for one in row.messages) for row in measured.chats):
         what = "is asked in words, and rows with tools cannot be put to it"
         raise UserError(Fault(given, what, "leave it out, or give rows without tools") for given in remote)

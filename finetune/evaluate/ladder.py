@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from finetune.data.rows import Row
+from finetune.data.rows import Row, Vote
 from finetune.evaluate import stats
 from finetune.evaluate.classes import are_classes, by_class, macro_f1, no_class
 from finetune.evaluate.engines import Said
 from finetune.evaluate.generate import Likelihood
-from finetune.evaluate.majority import Majority
-from finetune.evaluate.questions import fingerprint
+from finetune.evaluate.majority import Majority, against
+from finetune.evaluate.preference import ByLength
+from finetune.evaluate.questions import Asked, fingerprint
 from finetune.evaluate.score import visible
+from finetune.evaluate.shapes import OWN
 from finetune.evaluate.slices import Slice, slices
 
 BASE, PROMPTED, FEW_SHOT, TUNED = "base", "prompted", "few_shot", "tuned"
@@ -38,6 +40,7 @@ class Rung:
     prompt: str | None = None  # the system prompt that was added
     examples: tuple[int, ...] = ()  # training rows shown, counted from 1
     shortened: int = 0  # rows whose context did not hold all of that
+    rejected: tuple[Likelihood, ...] = ()  # of pairs, of the worse answers
 
     @property
     def said(self) -> tuple[str | Likelihood, ...]:
@@ -70,6 +73,9 @@ class Evaluation:
     left_out: tuple[tuple[str, str], ...] = ()  # baselines that could not be climbed, and why
     tried: dict[str, Any] | None = None  # how the system prompt was chosen
     majority: Majority | None = None  # what one answer to all rows would score
+    length: ByLength | None = None  # what the length of answers alone would say of pairs and votes
+    rejected: tuple[str, ...] = ()  # of pairs, the worse answers
+    compares_text: bool = True  # the references are right answers
 
 
 def judge(
@@ -91,7 +97,7 @@ def judge(
         name: stats.paired_difference(tuned, scores, seed=seed, clusters=clusters) for name, scores in values.items()
     }
     # the same model named twice, such as the base as a target too, is one comparison and no second chance
-    said = {rung.name: rung.said for rung in rungs}
+    said = {rung.name: (rung.said, rung.values(metric)) for rung in rungs}
     once = {said[name]: one.p for name, one in found.items()}
     adjusted = dict(zip(once, stats.holm([*once.values()]), strict=True))
     corrected = {name: adjusted[said[name]] for name in found}
@@ -143,9 +149,19 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "comparisons": comparisons,
         **_slices_json(evaluation),
         "majority": _majority_json(evaluation),
+        "length": _length_json(evaluation),
         "left_out": [{"rung": rung, "why": why} for rung, why in evaluation.left_out],
         "prompts": evaluation.tried,
     }
+
+
+def _length_json(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The first target against what the length of the answers alone says."""
+    if evaluation.length is None:
+        return None
+    tuned = next(rung for rung in evaluation.rungs if rung.name == TUNED).values(evaluation.metric)
+    found = against(evaluation.length.values, tuned, seed=evaluation.seed, clusters=evaluation.clusters)
+    return {"rule": evaluation.length.rule, **found}
 
 
 def _majority_json(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -157,7 +173,8 @@ def _majority_json(evaluation: Evaluation) -> dict[str, Any] | None:
 
 def _slices_json(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
     """The rows by the length of question and answer and by turns."""
-    if evaluation.best is None:
+    # a part of the rows has a ranking of its own, which is no mean over it
+    if evaluation.best is None or evaluation.metric in OWN["vote"]:
         return {"slices": [], "slices_left_out": []}
     return sliced(evaluation, *slices(evaluation.rows, evaluation.references))
 
@@ -194,10 +211,19 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             "group": groups[index],
             "prompt": prompt,
             "reference": reference,
+            **_beside(evaluation, index),
             "answers": {rung.name: _answer_json(rung, index) for rung in evaluation.rungs},
         }
         for index, (prompt, reference) in enumerate(pairs)
     ]
+
+
+def _beside(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    """What a row that is no conversation has beside the reference."""
+    row = evaluation.rows[index]
+    if evaluation.rejected:
+        return {"rejected": evaluation.rejected[index]}
+    return {"liked": row.liked} if isinstance(row, Asked) and isinstance(row.origin, Vote) else {}
 
 
 def _groups(evaluation: Evaluation) -> list[int]:
@@ -209,6 +235,7 @@ def _groups(evaluation: Evaluation) -> list[int]:
 
 def _answer_json(rung: Rung, index: int) -> dict[str, Any]:
     said = rung.answers[index]
+    worse = {"nll_rejected": rung.rejected[index].nll} if rung.rejected else {}
     return {
         "text": said.text,
         "stopped": said.stopped,
@@ -216,6 +243,7 @@ def _answer_json(rung: Rung, index: int) -> dict[str, Any]:
         "prompt_tokens": said.prompt_tokens,
         "seconds": said.seconds,
         "nll": rung.likelihoods[index].nll if rung.likelihoods else None,
+        **worse,
         "scores": {name: values[index] for name, values in rung.scores},
     }
 
@@ -227,7 +255,7 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         "name": rung.name,
         "of": rung.of,
         "score": fmean(values),
-        "interval": list(stats.mean_interval(values, evaluation.seed, clusters=evaluation.clusters)),
+        "interval": _interval(values, evaluation),
         "n": len(values),
         "nll_per_token": sum(one.nll for one in rung.likelihoods) / max(1, tokens) if rung.likelihoods else None,
     }
@@ -239,7 +267,7 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         entry["prompt_tokens"] = _mean([answer.prompt_tokens for answer in rung.answers])
         entry["seconds"] = sum(answer.seconds for answer in rung.answers)
         entry["seconds_per_answer"] = entry["seconds"] / len(rung.answers)
-        entry |= _classes(rung, evaluation.references)
+        entry |= _classes(rung, evaluation.references) if evaluation.compares_text else {}
     if rung.prompt is not None:
         entry["prompt"] = rung.prompt
     if rung.prompt is not None and not rung.examples:
@@ -248,6 +276,12 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         entry["examples"] = list(rung.examples)
         entry["rows_with_fewer_examples"] = rung.shortened
     return entry
+
+
+def _interval(values: Sequence[float], evaluation: Evaluation) -> list[float]:
+    found = stats.mean_interval(values, evaluation.seed, clusters=evaluation.clusters)
+    # rows' parts in a ranking may lie outside of 0 to 1, the ranking itself does not
+    return [min(1.0, max(0.0, bound)) for bound in found] if evaluation.metric in OWN["vote"] else list(found)
 
 
 def _classes(rung: Rung, references: Sequence[str]) -> dict[str, Any]:

@@ -62,9 +62,13 @@ class LocalEngine:
         """The expected answer, with tool calls as the template writes them."""
         return self._expecting(row)[0]
 
+    def length(self, row: Chat) -> int:
+        """Tokens of the expected answer, with the one that ends it."""
+        return len(self._expecting(row)[1])
+
     def room(self, rows: Sequence[Chat]) -> int:
         """A little over the longest reference, so that a wordy answer is seen to be one."""
-        longest = max(len(self._expecting(row)[1]) for row in rows)
+        longest = max(map(self.length, rows))
         return longest + longest // 4 + 8
 
     def is_bare(self, row: Chat) -> bool:

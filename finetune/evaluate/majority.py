@@ -22,16 +22,22 @@ class Majority:
 
     def as_json(self, tuned: Sequence[float], *, seed: int, clusters: Sequence[object] | None) -> dict[str, Any]:
         """Its score, and the first target's difference from it, row by row."""
-        found = stats.paired_difference(tuned, self.values, seed=seed, clusters=clusters)
-        return {
-            "answer": self.answer,
-            "share": self.share,
-            "score": fmean(self.values),
-            "difference": found.difference,
-            "interval": list(found.interval),
-            "p": found.p,
-            "verdict": stats.verdict(found, found.p),
-        }
+        found = against(self.values, tuned, seed=seed, clusters=clusters)
+        return {"answer": self.answer, "share": self.share, **found}
+
+
+def against(
+    values: Sequence[float], tuned: Sequence[float], *, seed: int, clusters: Sequence[object] | None
+) -> dict[str, Any]:
+    """What a rule without a model scores, and the first target's difference from it, row by row."""
+    found = stats.paired_difference(tuned, values, seed=seed, clusters=clusters)
+    return {
+        "score": fmean(values),
+        "difference": found.difference,
+        "interval": list(found.interval),
+        "p": found.p,
+        "verdict": stats.verdict(found, found.p),
+    }
 
 
 def commonest(training: Sequence[str], references: Sequence[str], way: Callable[[str, str], float]) -> Majority | None:

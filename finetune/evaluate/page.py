@@ -93,9 +93,11 @@ def _score_plot(result: Mapping[str, Any]) -> str:
         )
         for rung in result["rungs"]
     ]
-    top = max(one.high for one in values) * 1.05 if metric == "nll" else 1.0
+    if min(one.low for one in values) < 0:
+        return ""  # bars begin at 0
+    top = 1.0 if table.in_percent(metric) else max(one.high for one in values) * 1.05 or 1.0
     return plots.bars(
-        f"{table.METRICS.get(metric, metric)} on held-out rows, by rung",
+        f"{table.metric_name(metric)} on held-out rows, by rung",
         values,
         top,
         partial(table.shown_score, metric),
@@ -127,7 +129,7 @@ def _strengths(contents: Contents) -> str:
         return ""
     metric = str(contents.evaluation["metric"])
     # as the table under it has them
-    score, unit = table.METRICS.get(metric, metric), 1 if metric == "nll" else 100
+    score, unit = table.metric_name(metric), 100 if table.in_percent(metric) else 1
     shown = [
         ("score", score if unit == 1 else f"{score}, %", unit, "one"),
         ("kl", "nats a token from the base", 1, "two"),
@@ -213,14 +215,27 @@ def telling(
 
 
 def _answer(row: Mapping[str, Any], names: Mapping[str, str], metric: str) -> str:
-    parts = [f"<dt>should say</dt><dd><pre>{_cut(row['reference'])}</pre></dd>"]
+    vote = {True: "liked", False: "disliked", None: "should say"}
+    said = "chosen" if "rejected" in row else vote[row.get("liked")]
+    parts = [f"<dt>{said}</dt><dd><pre>{_cut(row['reference'])}</pre></dd>"] if row["reference"] else []
+    if "rejected" in row:
+        parts.append(f"<dt>rejected</dt><dd><pre>{_cut(row['rejected'])}</pre></dd>")
     for name, given in row["answers"].items():
-        score = given["scores"][metric]
-        mark = "yes" if score == 1 else "no"
-        sign = "✓" if score == 1 else "✗" if score == 0 else f"{score:.2f}"
-        label = f'<span class="mark {mark}" title="{escape(metric)} {score:g}">{sign}</span>'
+        label = _mark(given["scores"], metric)
         parts.append(f"<dt>{escape(names.get(name, name))} {label}</dt><dd><pre>{_cut(given['text'])}</pre></dd>")
     return f'<div class="answer"><pre>{_cut(row["prompt"])}</pre><dl>{"".join(parts)}</dl></div>'
+
+
+def _mark(scores: Mapping[str, float], metric: str) -> str:
+    """How a row came out on a rung: by the metric, and what each single reward paid."""
+    score = scores[metric]
+    sign = "✓" if score == 1 else "✗" if score == 0 else f"{score:.2f}"
+    if metric.startswith("preference"):
+        sign = f"prefers the {'chosen' if score == 1 else 'rejected'} {sign}"
+    paid = [f"{table.metric_name(name)} {value:g}" for name, value in scores.items() if name.startswith(table.PART)]
+    sign = " · ".join([sign, *paid])
+    mark = "yes" if score == 1 else "no"
+    return f'<span class="mark {mark}" title="{escape(metric)} {score:g}">{escape(sign)}</span>'
 
 
 def _cut(text: str) -> str:

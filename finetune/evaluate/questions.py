@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from finetune.data.rows import Chat, Message, Row, to_json
+from finetune.data.rows import REFERENCES, Chat, Message, Pair, Row, Task, Text, Vote, answer, to_json
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,36 @@ class Question:
     prompt: tuple[int, ...]
     reference: str
     reference_ids: tuple[int, ...]  # as they are supervised, with the token that ends the turn
+
+
+@dataclass(frozen=True)
+class Asked(Chat):
+    """A pair, vote or task as a conversation that ends in its reference, with what else the row says of answers."""
+
+    origin: Row | None = None
+    rejected: Chat | None = None  # of a pair: the same conversation with the worse answer
+    liked: bool = True  # of a vote
+    columns: dict[str, Any] = field(default_factory=dict)  # of a task
+
+
+def asked(row: Row, reference: str | None = None) -> Chat | None:
+    """The row as a conversation that ends in its reference; none for plain text. `reference` is a task's column."""
+    if isinstance(row, Chat):
+        return row
+    if isinstance(row, Text):
+        return None
+    if isinstance(row, Task):
+        named = row if reference is None else replace(row, columns={REFERENCES[0]: row.columns.get(reference)})
+        turns = (*row.messages, {"role": "assistant", "content": answer(named)})
+        return Asked(turns, row.tools, row.plain, last=True, origin=row, columns=row.columns)
+    chat, rejected = (row.chosen, row.rejected) if isinstance(row, Pair) else (row.chat, None)
+    liked = row.label if isinstance(row, Vote) else True
+    return Asked(chat.messages, chat.tools, chat.plain, last=True, origin=row, rejected=rejected, liked=liked)
+
+
+def conversations(rows: Iterable[Row], reference: str | None = None) -> list[Chat]:
+    """The rows that can be asked, each as a conversation that ends in its reference."""
+    return [chat for row in rows if (chat := asked(row, reference)) is not None]
 
 
 def ask(row: Chat, speech: Speech) -> Question:
@@ -89,7 +119,8 @@ def fingerprint(rows: Sequence[Row]) -> str:
     """Changes when any row does."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(to_json(row).encode("utf-8", "surrogatepass") + b"\n")
+        given = row.origin if isinstance(row, Asked) and row.origin else row
+        digest.update(to_json(given).encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()[:16]
 
 

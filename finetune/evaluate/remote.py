@@ -39,10 +39,13 @@ class EndpointEngine:
         """The expected answer, as it stands in the row."""
         return str(row.messages[-1]["content"])
 
+    def length(self, row: Chat) -> int:
+        """Enough for the reference in any tokens."""
+        return len(self.reference(row).encode("utf-8", "surrogatepass")) // BYTES
+
     def room(self, rows: Sequence[Chat]) -> int:
-        """Enough for the longest reference in any tokens."""
-        longest = max(len(self.reference(row).encode("utf-8", "surrogatepass")) for row in rows)
-        return longest // BYTES + 16
+        """A little over the longest reference."""
+        return max(map(self.length, rows)) + 16
 
     def is_bare(self, row: Chat) -> bool:
         """An endpoint has a template of its own."""

@@ -24,6 +24,7 @@ from finetune.evaluate.ladder import answer_rows, as_json
 from finetune.evaluate.report import write_report
 from finetune.evaluate.scoring import Scoring, evaluate_scoring, is_scoring, plan_scoring
 from finetune.evaluate.settings import EvaluateSettings
+from finetune.evaluate.shapes import default_metric, formed
 from finetune.evaluate.subjects import Subject, find_subjects
 from finetune.failures import explained
 
@@ -68,7 +69,14 @@ def plan_evaluation(arguments: Sequence[str]) -> Work | Scoring:
     wanted.check_idle(given, [subject.kind for subject in subjects])
     if is_scoring(subjects[0]):
         return plan_scoring(subjects, given)
-    return Work(tuple(subjects), given, measured_rows(subjects, given, given.seed))
+    return _work(subjects, given)
+
+
+def _work(subjects: Sequence[Subject], given: EvaluateSettings) -> Work:
+    """The rows, and the metric that they are scored by where none is named."""
+    measured = measured_rows(subjects, given, given.seed)
+    metric = given.evaluate.metric or default_metric(measured.shape, subjects[0].trained)
+    return Work(tuple(subjects), replace(given, evaluate=replace(given.evaluate, metric=metric)), measured)
 
 
 def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def evaluate_run(run_dir: Path, settings: EvaluateConfig) -> dict[str, Any]:
     given = replace(wanted.as_trained(EvaluateSettings(), plan.config), evaluate=settings)
     if is_scoring(found[0]):
         return evaluate_scoring(plan_scoring(found, given))
-    return evaluate(Work(tuple(found), given, measured_rows(found, given, given.seed)))
+    return evaluate(_work(found, given))
 
 
 def evaluate(work: Work | Scoring) -> dict[str, Any]:
@@ -90,10 +98,11 @@ def evaluate(work: Work | Scoring) -> dict[str, Any]:
 
     if isinstance(work, Scoring):
         return evaluate_scoring(work)
-    measured, settings = work.measured, work.settings
+    measured, settings, trained = work.measured, work.settings, work.subjects[0].trained
+    chats = measured.chats
     for folder in (work.answers, work.folder):
         _check_place(folder)
-    with explained(work.answers, "lower evaluate.batch_size"):
+    with formed(measured.shape, chats, trained) as form, explained(work.answers, "lower evaluate.batch_size"):
         contest = open_contest(work.subjects, settings, work.answers)
         beyond = Beyond.of(contest, settings.evaluate, settings.seed, work.answers)
         if measured.shape == "text":
@@ -103,7 +112,7 @@ def evaluate(work: Work | Scoring) -> dict[str, Any]:
         else:
             evaluation = run_ladder(
                 contest,
-                measured.chats,
+                chats,
                 measured.training,
                 settings.evaluate,
                 seed=settings.seed,
@@ -111,6 +120,7 @@ def evaluate(work: Work | Scoring) -> dict[str, Any]:
                 clusters=measured.clusters,
                 aside=beyond.measure,
                 where=measured.places.__getitem__,
+                form=form,
             )
         result = {**as_json(evaluation), **beyond.found, **_origin(work, contest)}
         held = {"given": measured.given, "split_fingerprint": measured.split_fingerprint}

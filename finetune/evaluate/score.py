@@ -79,7 +79,7 @@ def scorers(settings: EvaluateConfig) -> dict[str, Scorer]:
         found["json_schema"] = partial(json_schema, schema=read_schema(settings.schema, SETTINGS["json_schema"]))
     if settings.pattern is not None:
         found["regex"] = partial(regex, pattern=_compiled(settings.pattern))
-    if settings.metric not in found:
+    if settings.metric in SETTINGS and settings.metric not in found:
         what, needed = "has nothing to go by", SETTINGS[settings.metric]
         raise UserError.at(f"evaluate.metric={settings.metric}", what, f"give {needed} too")
     return found
@@ -101,12 +101,15 @@ def by_number(at: int) -> str:
 
 
 def fitting_scorers(settings: EvaluateConfig, references: Sequence[str], where: Where = by_number) -> dict[str, Scorer]:
-    """The scorers that fit; a metric that does not, and a setting of a scorer that does not, are refused."""
+    """The scorers that fit; a metric that does not, and a setting of a scorer that does not, are refused.
+
+    A metric that is none of these scorers is another's to refuse.
+    """
     ways = scorers(settings)
     fit = fitting(references, ways)
     given = {"json_schema": settings.schema, "regex": settings.pattern, "numeric": settings.tolerance}
     for name in (settings.metric, *(name for name, value in given.items() if value)):
-        if name not in fit:
+        if name in ways and name not in fit:
             key = f"evaluate.metric={name}" if name == settings.metric else SETTINGS[name]
             raise _refusal(key, name, _unfit(name, references, ways[name]), where, fit)
     return {name: ways[name] for name in fit}

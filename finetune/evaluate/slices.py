@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.data.rows import Chat, Row
+from finetune.evaluate.preference import length_parts
 
 LEAST = 8  # rows; of fewer nothing can be said
 THIRDS = ("short", "middle", "long")
@@ -25,7 +26,7 @@ class Slice:
 
 
 def slices(rows: Sequence[Row], references: Sequence[str]) -> tuple[list[Slice], list[Slice]]:
-    """The rows by length of question and answer and by turns, as far as they differ in these.
+    """The rows by length of question and answer and by turns, pairs by which answer is longer, as far as they differ.
 
     Parts that are large enough, and those that are not or are left without another to compare with.
     """
@@ -37,6 +38,7 @@ def slices(rows: Sequence[Row], references: Sequence[str]) -> tuple[list[Slice],
     found = [*_thirds("question", asked), *_thirds("answer", [len(text) for text in references])]
     named = {"one": [count == 1 for count in turns], "several": [count > 1 for count in turns]}
     found += [Slice("questions in the row", name, _places(members)) for name, members in named.items()]
+    found += [Slice("answers", name, _places(members)) for name, members in length_parts(chats).items()]
     several = Counter(one.by for one in found if one.rows)
     parts = [one for one in found if one.rows and several[one.by] > 1]
     large = Counter(one.by for one in parts if len(one.rows) >= LEAST)

@@ -19,8 +19,15 @@ METRICS = {
     "regex": "pattern right",
     "nll": "NLL per token",
     "accuracy": "pairs right",
+    "preference": "chosen preferred",
+    "preference_mean": "by token",
+    "vote": "liked above disliked",
+    "vote_likelihood": "by likelihood",
+    "reward": "reward",
 }
 CHOSEN = ("nll", "accuracy")  # of models that answered nothing
+OWN = ("preference", "preference_mean", "vote", "vote_likelihood", "reward")  # of rows of one shape
+PART = "reward."  # how the scores of single rewards begin
 LONGEST_QUOTE = 40  # characters of an answer in a sentence
 SHOWN_CONFUSIONS = 3  # classes that a class is taken for, in a table
 
@@ -54,29 +61,37 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
     # of several comparisons p is corrected for their number; the intervals beside it stand as they are
     p = f"{'corrected ' * (len(result['comparisons']) > 1)}p {_p(against['p_corrected'])}"
-    what = METRICS.get(result["metric"], result["metric"])
+    what = metric_name(result["metric"])
     found = f"{what} {_gap(against['difference'], result)} (95 % interval {low} to {high}, {p})"
     pair = f"{rung_name(judged, result)} against {_name(against['against'], result)}"
     line = f"{result['verdict']}: {pair}, {found}, on {rows} held-out rows{_among(result)}"
     if (most := result.get("majority")) and most["verdict"] != "better":
         line += f"; not shown to beat always answering {_quoted(most)}"
+    if (length := result.get("length")) and length["verdict"] != "better":
+        line += f"; not shown to beat always taking the {length['rule']} answer for the better one"
     if result["verdict"] != "inconclusive" or not result["underpowered"]:
         return line
-    if against["detectable"] >= 1 and result["metric"] in METRICS:
+    if against["detectable"] >= 1 and in_percent(result["metric"]):
         return f"{line}; underpowered: so few rows can show no difference at all"
     least = _gap(against["detectable"], result, sign="")
     return f"{line}; underpowered: so few rows show only differences over {least}"
 
 
 def majority_lines(result: Mapping[str, Any]) -> list[str]:
-    """What one answer to all rows would score, and how far the first target is from it; nothing where nobody knows."""
-    found = result.get("majority")
-    if not found:
-        return []
+    """What a rule without a model would score, and how far the first target is from it; nothing where nobody knows."""
+    lines = []
+    if found := result.get("majority"):
+        what = f"always answering {_quoted(found)}, the commonest training answer, scores"
+        lines.append(f"{what} {_rule(found, result)}")
+    if found := result.get("length"):
+        lines.append(f"always taking the {found['rule']} answer for the better one scores {_rule(found, result)}")
+    return lines
+
+
+def _rule(found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     low, high = (_gap(bound, result).removesuffix(" points") for bound in found["interval"])
-    what = f"always answering {_quoted(found)}, the commonest training answer, scores"
     gap = f"{judged_name(result)} {_gap(found['difference'], result)} (95 % interval {low} to {high})"
-    return [f"{what} {shown_score(result['metric'], found['score'])}: {gap}"]
+    return f"{shown_score(result['metric'], found['score'])}: {gap}"
 
 
 def pair_lines(result: Mapping[str, Any]) -> list[str]:
@@ -144,18 +159,30 @@ def class_line(rung: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 def extra_metrics(result: Mapping[str, Any]) -> list[str]:
     """The metrics shown beside the one that decides: the usual ones, and those that a setting was given for."""
-    known = result["rungs"][0].get("scores", {})
+    every = [rung.get("scores", {}) for rung in result["rungs"]]
+    known = [name for name in every[0] if all(name in scores for scores in every)]  # endpoints tell no likelihoods
     structured = [name for name in ("json_valid", "json_fields") if name in known]
     asked = ["json_schema", "regex"]  # without their setting nobody computes them
     if result.get("settings", {}).get("tolerance"):
         asked.append("numeric")
-    shown = [*(structured or ("contains", "f1")), *asked]
+    own = [name for name in known if name in OWN or name.startswith(PART)]
+    shown = [*own, *(structured or ("contains", "f1")), *asked]
     return [name for name in shown if name in known and name != result["metric"]]
+
+
+def metric_name(metric: str) -> str:
+    """What a metric is called."""
+    return METRICS.get(metric) or (f"paid {metric.removeprefix(PART)}" if metric.startswith(PART) else metric)
+
+
+def in_percent(metric: str) -> bool:
+    """Whether a metric is a share; likelihoods are none, and rewards need not be."""
+    return metric not in ("nll", "reward") and not metric.startswith(PART)
 
 
 def shown_score(metric: str, value: float) -> str:
     """A score as people write it."""
-    return f"{value:.3f}" if metric == "nll" else f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} %" if in_percent(metric) else f"{value:.3f}"
 
 
 def _quoted(found: Mapping[str, Any]) -> str:
@@ -178,9 +205,9 @@ def _class(one: Mapping[str, Any]) -> list[str]:
 
 
 def _heads(result: Mapping[str, Any]) -> list[str]:
-    heads = ["", METRICS.get(result["metric"], result["metric"]), "95 % interval"]
+    heads = ["", metric_name(result["metric"]), "95 % interval"]
     if result["metric"] not in CHOSEN:
-        heads += [METRICS[name] for name in extra_metrics(result)]
+        heads += [metric_name(name) for name in extra_metrics(result)]
         heads += ["NLL", "stopped", "tokens in", "out", "s/answer"]
     return heads
 
@@ -224,9 +251,7 @@ def _name(rung: str, result: Mapping[str, Any]) -> str:
 
 
 def _gap(value: float, result: Mapping[str, Any], sign: str = "+") -> str:
-    if result["metric"] == "nll":
-        return f"{value:{sign}.3f}"
-    return f"{100 * value:{sign}.1f} points"
+    return f"{100 * value:{sign}.1f} points" if in_percent(result["metric"]) else f"{value:{sign}.3f}"
 
 
 def _p(value: float) -> str:

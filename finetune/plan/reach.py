@@ -10,9 +10,9 @@ ASSUMED = f"where {DISCORDANT:.0%} of the rows are right with one model only"
 
 
 def reach(config: RunConfig, data: PreparedData) -> Reach | None:
-    """What the rows that will be answered can show; nothing where there are none, or no answers."""
+    """What the rows that will be answered can show; nothing where they are not each right or wrong by themselves."""
     held_out = data.held_out
-    if held_out is None or data.shape == "text":
+    if held_out is None or data.shape in ("text", "vote"):
         return None
     answered = min(held_out.rows, config.evaluate.rows)
     groups = held_out.groups or held_out.rows

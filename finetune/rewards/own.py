@@ -13,7 +13,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from numbers import Real
@@ -32,6 +32,12 @@ SHOWN = "path/to/reward.py:function"
 def is_own(name: str) -> bool:
     """Whether a reward's name is a file and a function in it."""
     return ENDING in name
+
+
+def digests(names: Iterable[str]) -> dict[str, str]:
+    """The files of the user's own among some rewards, whole paths, and the SHA-256 of each."""
+    paths = [Path(name.rpartition(":")[0]).expanduser().resolve() for name in names if is_own(name)]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
 
 
 @dataclass(frozen=True)

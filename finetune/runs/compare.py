@@ -12,11 +12,10 @@ from typing import Any
 from finetune.config import setting
 from finetune.errors import Fault, UserError, counted
 from finetune.evaluate import stats
-from finetune.evaluate.table import shown_score
+from finetune.evaluate.table import in_percent, shown_score
 from finetune.runs.differing import Difference, differing
 from finetune.runs.find import find_run
 from finetune.runs.pairs import (
-    NLL,
     Evaluated,
     Pair,
     check_same_rows,
@@ -240,7 +239,7 @@ def _scores(compared: Compared, metric: str, rows: int, fingerprint: str) -> lis
 def _pair(pair: Pair, metric: str) -> str:
     found = pair.found
     low, high = (shown_difference(metric, bound) for bound in found.interval)
-    unit = "" if metric == NLL else " points"
+    unit = " points" if in_percent(metric) else ""
     p = f"p {pair.p_corrected:.3f}" if pair.p_corrected >= 0.001 else "p < 0.001"
     interval = f"{shown_difference(metric, found.difference)}{unit} (95 % interval {low} to {high}, {p})"
     line = f"{pair.second} against {pair.first}: {pair.verdict}, {interval}"

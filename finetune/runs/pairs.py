@@ -26,6 +26,7 @@ class Answer:
     text: str
     scores: Mapping[str, float]  # that were stored
     cluster: object  # what the row has in common with others; None when it stands alone
+    is_right: bool = True  # the reference: a completion that was voted on need not be, and tasks may have none
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Evaluated:
     def references(self) -> list[str]:
         """The answers that were wanted."""
         return [answer.reference for answer in self.answers]
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The metrics for which that is so."""
+        return fitting(self.references) if self.answers and all(one.is_right for one in self.answers) else ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,14 @@ def evaluated(run: Run) -> Evaluated | None:
 def _answer(row: JsonObject) -> Answer:
     tuned = row["answers"][TUNED]
     scores = {name: float(score) for name, score in tuned.get("scores", {}).items()}
-    return Answer(int(row["row"]), str(row["reference"]), str(tuned["text"]), scores, row.get("group"))
+    return Answer(
+        int(row["row"]),
+        str(row["reference"]),
+        str(tuned["text"]),
+        scores,
+        row.get("group"),
+        "liked" not in row and bool(row["reference"]),
+    )
 
 
 def check_same_rows(found: Sequence[Evaluated]) -> None:
@@ -118,7 +131,7 @@ def choose_metric(found: Sequence[Evaluated], asked: str | None) -> str:
 def _metrics(found: Evaluated) -> tuple[str, ...]:
     """The metrics that were stored, or can be scored from what was."""
     stored = found.answers[0].scores if found.answers else ()
-    return tuple(dict.fromkeys((*stored, *fitting(found.references)))) if found.answers else ()
+    return tuple(dict.fromkeys((*stored, *found.scored)))
 
 
 def values(found: Sequence[Evaluated], metric: str) -> list[tuple[float, ...]] | None:
@@ -129,7 +142,7 @@ def values(found: Sequence[Evaluated], metric: str) -> list[tuple[float, ...]] |
     stored = [_stored(one, metric) for one in found]
     if all(stored):
         return stored
-    if not all(one.answers and metric in fitting(one.references) for one in found):
+    if not all(metric in one.scored for one in found):
         return None
     way = SCORERS[metric]
     return [tuple(way(visible(answer.text), answer.reference) for answer in one.answers) for one in found]

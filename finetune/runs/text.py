@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.evaluate.table import METRICS, shown_score
+from finetune.evaluate.table import in_percent, metric_name, shown_score
 
 NOTHING = "–"
 
@@ -33,7 +33,7 @@ def shown_rows(rows: int | None) -> str:
 
 def shown_metric(metric: str) -> str:
     """What a metric is called."""
-    return METRICS.get(metric, metric)
+    return metric_name(metric)
 
 
 def shown_interval(metric: str, interval: tuple[float, float]) -> str:
@@ -43,7 +43,7 @@ def shown_interval(metric: str, interval: tuple[float, float]) -> str:
 
 def shown_difference(metric: str, value: float) -> str:
     """A difference of two scores, with its sign."""
-    return f"{value:+.3f}" if metric == "nll" else f"{100 * value:+.1f}"
+    return f"{100 * value:+.1f}" if in_percent(metric) else f"{value:+.3f}"
 
 
 def shown_size(size: int) -> str:

@@ -168,6 +168,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             cities = [("France", "Paris", "Lyon"), ("Italy", "Rome", "Milan"), ("Austria", "Vienna", "Graz")]
             asked = [{"prompt": f"Capital of {land}?", "answer": right, "wrong": bad} for land, right, bad in cities]
             write_rows(folder / "capitals.jsonl", asked * 4)
+            both = {"chosen": "A kettle.", "rejected": "No idea at all."}
+            write_rows(folder / "pairs.jsonl", [{"prompt": f"What is {n} worth?", **both} for n in range(8)])
+            votes = [("A kettle.", True), ("No idea at all.", False)] * 10
+            voted = [{"prompt": f"And {n}?", "completion": said, "label": up} for n, (said, up) in enumerate(votes)]
+            write_rows(folder / "votes.jsonl", voted)
             (folder / "exam.yaml").write_text(EXAM, encoding="utf-8")
         return folders[page]
 

@@ -22,6 +22,7 @@ from finetune.evaluate.choice import Asking, choose_prompt
 from finetune.evaluate.classes import OfClass
 from finetune.evaluate.climb import run_ladder, run_text_ladder
 from finetune.evaluate.contest import Contest
+from finetune.evaluate.hearing import by_text
 from finetune.evaluate.kept import Kept, key_of
 from finetune.evaluate.ladder import Evaluation, answer_rows, as_json
 from finetune.evaluate.local import LocalEngine, Models, adapter_models
@@ -342,7 +343,7 @@ def test_another_metric_keeps_the_prompt_unless_it_is_to_be_chosen_again(speech:
 def chosen_among(speech: Speech, folder: Path, by: str, again: bool = False) -> dict[str, Any]:
     """How a prompt is chosen among two; the answers under both are kept, so that no model is opened."""
     prompts = [SystemPrompt("poor", "Say no."), SystemPrompt("good", "Say it.")]
-    asking = Asking(contest(never(), speech, folder).judged, by, 12, (), SCORERS[by])
+    asking = Asking(contest(never(), speech, folder).judged, by, 12, (), by_text(SCORERS[by]))
     kept, stops = Kept.open(folder, "tuned"), speech.encoder.stop_ids
     for prompt, said in zip(prompts, ('{"box": 6}', ANSWER), strict=True):
         given, _ = asking.prompts(TRAINING[:3], prompt.text, ())
@@ -367,7 +368,7 @@ def test_what_does_not_fit_is_left_out_examples_first(speech: Speech, tmp_path: 
 
     def fitted(context: int, text: str | None) -> tuple[str, int]:
         engine = contest(never(), replace(speech, context=context), tmp_path).judged
-        (prompt,), shortened = Asking(engine, "exact", 10, (), exact).prompts(rows, text, examples)
+        (prompt,), shortened = Asking(engine, "exact", 10, (), by_text(exact)).prompts(rows, text, examples)
         return engine.shown(prompt), shortened
 
     whole, _ = fitted(1000, "Say it.")
@@ -452,9 +453,9 @@ def test_a_model_without_a_template_gets_prompt_and_examples_as_plain_text(
     speech = Speech(tokenizer, Encoder(tokenizer, "last", stop_ids=(2,)), 256)
     rows = [replace(chat(f"{name}:", f" {name} it is"), plain=True) for name in ("one", "two", "what")]
     engine = contest(never(), speech, tmp_path).judged
-    (prompt,), _ = Asking(engine, "exact", 10, (), exact).prompts(rows[2:], None, rows[:2])
+    (prompt,), _ = Asking(engine, "exact", 10, (), by_text(exact)).prompts(rows[2:], None, rows[:2])
     assert engine.shown(prompt) == "one: one it is\n\ntwo: two it is\n\nwhat:"
-    (prompt,), _ = Asking(engine, "exact", 10, (), exact).prompts(rows[2:], "Say it.", ())
+    (prompt,), _ = Asking(engine, "exact", 10, (), by_text(exact)).prompts(rows[2:], "Say it.", ())
     assert engine.shown(prompt) == "Say it.\n\nwhat:"
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from finetune.config import EvaluateConfig
 from finetune.data.rows import Chat, Text
 from finetune.data.template import say
 from finetune.evaluate import plots
@@ -51,7 +50,7 @@ def evaluation(rows: int = 40, shares: tuple[float, ...] = (0.1, 0.35, 0.9)) -> 
                 examples=(3, 14, 15) if name == "few_shot" else (),
             )
         )
-    found = judge(EvaluateConfig().metric, [Text(str(n)) for n in range(rows)], rungs, 1)
+    found = judge("exact", [Text(str(n)) for n in range(rows)], rungs, 1)
     return Evaluation(
         **{
             **found.__dict__,

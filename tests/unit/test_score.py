@@ -9,6 +9,7 @@ import pytest
 from finetune.config import EvaluateConfig, flatten
 from finetune.errors import UserError
 from finetune.evaluate.score import SCORERS, Scorer, fitting, fitting_scorers, scorers, visible
+from finetune.evaluate.shapes import OWN
 from finetune.evaluate.structured import is_json, strict_json
 
 CASES = [
@@ -145,7 +146,7 @@ def every(tmp_path: Path) -> dict[str, Scorer]:
 
 def test_the_settings_offer_exactly_these_scorers(every: dict[str, Scorer]) -> None:
     metadata = {key: meta for key, _, meta in flatten(EvaluateConfig())}
-    assert set(metadata["metric"]["choices"]) == set(every)
+    assert set(metadata["metric"]["choices"]) == {*every, *(name for own in OWN.values() for name in own)}
 
 
 REFERENCES = {

@@ -173,6 +173,19 @@ def _data_build_synth(command: Command) -> int:
     return synth.command(command.arguments, json_output=command.json)
 
 
+def _reward_verify(command: Command) -> int:
+    from finetune.rewards import command as verify
+
+    return verify.command(command.arguments, json_output=command.json)
+
+
+def _verify_settings() -> list[str]:
+    from finetune.rewards.command import VerifySettings
+    from finetune.settings.reference import own_settings
+
+    return own_settings(VerifySettings())
+
+
 def _runs_list(command: Command) -> int:
     from finetune.runs import listing
 
@@ -333,6 +346,13 @@ VERBS: dict[str, Verb] = {
         "rows written by a bigger model, and judged",
         EVERY,
         settings=_synth_settings,
+    ),
+    "reward verify": Verb(
+        _reward_verify,
+        "rewards=[NAME|FILE.py:FUNCTION,…] data=FILE [good=…] [bad=…] [key=value …] [--flags]",
+        "try rewards on good, bad and cheating answers",
+        EVERY,
+        settings=_verify_settings,
     ),
     "runs list": Verb(_runs_list, "[FOLDER] [--flags]", "what was run, newest first, and how it went", EVERY),
     "runs show": Verb(_runs_show, "RUN [--flags]", "one run: how it was made, what it left, what to type next", EVERY),

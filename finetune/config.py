@@ -476,6 +476,8 @@ PATH_KEYS = (
     "model.chat_template",
     "method.teacher",
     "evaluate.schema",
+    "method.rewards",
+    "method.schema",
     "output_dir",
     "output",
     "resume",

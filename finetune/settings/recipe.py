@@ -22,7 +22,9 @@ from finetune.settings.shipped import recipes_folder
 from finetune.settings.yaml_files import Entry, read_entries
 
 # Where `./` means the recipe's folder. Not `model.name`, where `./tiny` is a folder and `tiny` is ours.
-OWN_PATHS = ("data.train", "data.eval", "data.benchmarks", "model.chat_template")
+OWN_PATHS = ("data.train", "data.eval", "data.benchmarks", "model.chat_template", "method.rewards")
+# Which may name code, as `path/to/reward.py:function`: a recipe's must lie in its own folder.
+MAY_NAME_CODE = ("method.rewards",)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ def _assignments(name: str, path: Path, faults: list[Fault]) -> list[Assignment]
             continue  # an option without settings, as a written configuration has it
         else:
             value, text = _own_path(entry, path.parent)
+            if entry.key in MAY_NAME_CODE and (strange := _strange_code(value, path.parent)):
+                what = f"{cut(strange)} lies outside the recipe's folder, and a recipe runs no code from elsewhere"
+                mend = f"put it there and write ./{Path(strange).name}, or give {entry.key} on the command line"
+                faults.append(Fault(f"{shown}:{entry.line} {entry.key}", what, mend))
             assignments.append(Assignment(entry.key, value, text, f"{shown}:{entry.line} {entry.key}", source))
     return assignments
 
@@ -119,6 +125,17 @@ def _own_path(entry: Entry, folder: Path) -> tuple[Any, str | None]:
         return [_from_here(item, folder) for item in entry.value], None
     text = None if entry.text is None else str(_from_here(entry.text, folder))
     return entry.value if text is None else text, text
+
+
+def _strange_code(value: Any, folder: Path) -> str | None:
+    """What names a Python file outside a folder, if anything does."""
+    for item in value if isinstance(value, list) else [value]:
+        file, colon, _ = str(item).rpartition(":")
+        if colon and file.endswith(".py"):
+            full = Path(os.path.expanduser(file)).resolve()
+            if not full.is_relative_to(folder.resolve()):
+                return str(item)
+    return None
 
 
 def _from_here(value: Any, folder: Path) -> Any:

@@ -110,10 +110,11 @@ def _options(group: str, options: dict[str, type[Any]], shared: list[Setting]) -
 
 
 def _base(options: dict[str, type[Any]], alone: type[Any]) -> type[Any]:
-    """What all options of a group have in common: the class next to object."""
+    """What all options of a group have in common: the last class before object that each of them extends."""
     if not options:
         return alone
-    shared: type[Any] = next(iter(options.values())).__mro__[-2]
+    first, *others = options.values()
+    shared: type[Any] = [kind for kind in first.__mro__ if all(issubclass(other, kind) for other in others)][-2]
     return shared
 
 

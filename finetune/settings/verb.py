@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from finetune.compose import checked_column, opened_mappings, options_of
@@ -38,13 +39,14 @@ def read_verb(verb: str, schema: T, arguments: Sequence[str], idle: tuple[str, .
     pairs = split_overrides([argument for argument in arguments if not _is_path(argument)], faults)
     settings = {setting.key: setting for setting in settings_in(schema)}
     layers: list[Assignment] = []
+    groups = [item.name for item in fields(schema) if item.name in GROUPS and is_dataclass(getattr(schema, item.name))]  # type: ignore[arg-type]
     for key, raw in pairs:
-        if key in GROUPS and hasattr(schema, key):
+        if key in groups:
             layers += _preset(key, raw, faults)
     for key, raw in pairs:
         if key in settings or open_key(key) in settings:
             layers += [given] if (given := parse_override(key, raw, settings, faults)) else []
-        elif not (key in GROUPS and hasattr(schema, key)):
+        elif key not in groups:
             faults.append(_unknown(verb, key, [name for name in settings if not name.startswith(idle)]))
     values = {layer.key: layer for layer in opened_mappings(layers)}
     for layer in values.values():

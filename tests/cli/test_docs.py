@@ -162,6 +162,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
                 {"question": f"What is {n} plus 1?", "choices": [str(n), str(n + 1)], "right": 1} for n in range(12)
             ]
             write_rows(folder / "exam-questions.jsonl", exam)
+            cities = [("France", "Paris", "Lyon"), ("Italy", "Rome", "Milan"), ("Austria", "Vienna", "Graz")]
+            asked = [{"prompt": f"Capital of {land}?", "answer": right, "wrong": bad} for land, right, bad in cities]
+            write_rows(folder / "capitals.jsonl", asked * 4)
             (folder / "exam.yaml").write_text(EXAM, encoding="utf-8")
         return folders[page]
 
@@ -201,8 +204,10 @@ def test_a_page_does_what_it_says(
             for line, expected in examples(block):
                 _check_example(line, expected, run)
         elif block.language == "python":
-            Path("program.py").write_text(block.text, encoding="utf-8")
-            runpy.run_path("program.py")
+            named = re.match(r"# (\w+\.py)\n", block.text)  # a file that later commands name
+            name = named[1] if named else "program.py"
+            Path(name).write_text(block.text, encoding="utf-8")
+            runpy.run_path(name)
 
 
 def _check_command(line: Line, run: Run) -> None:
@@ -524,6 +529,21 @@ def test_the_page_of_synthetic_data_is_complete(
     assert set(json.loads(Path("synth/synth.json").read_text(encoding="utf-8"))) == fields(page, "`synth.json`")
     gates = {*GATES, "no_answer", "parses", "held_out", "copy", "repeated", "round_trip"}
     assert gates == {code(row[0]) for row in table(page, "Gates")}
+
+
+def test_the_fields_of_verified_rewards_are_those_that_are_documented(
+    workplace: Callable[[str], Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace("verified rewards"))
+    ended, out, _ = run(["reward", "verify", "rewards=[exact]", "data=capitals.jsonl", "--json"])
+    found = json.loads(out)
+    assert ended == 0
+    assert set(found) == fields("docs/rewards.md", "What `reward verify --json` prints")
+    (told,) = [
+        row[1] for row in table("docs/rewards.md", "What `reward verify --json` prints") if code(row[0]) == "rewards"
+    ]
+    (one,) = found["rewards"]
+    assert set(codes(told)) == {"holds", "judged", "reasons", "tried", "name", *one["tried"]["good"]}
 
 
 def test_every_module_is_on_the_page_of_the_architecture() -> None:

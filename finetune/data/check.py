@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from finetune.data.rows import Chat, Message, Row, Text
+from finetune.data.rows import Chat, Message, Pair, Row, Task, Text, chats, shared
 
 
 class Found(NamedTuple):
@@ -23,11 +23,52 @@ def check(row: Row) -> Iterator[Found]:
         if not row.text or row.text.isspace():
             yield Found(None, "is empty", "delete the row", "row-empty")
         return
+    if isinstance(row, Pair):
+        yield from _pair(row)
+    elif isinstance(row, Task):
+        yield from _task(chats(row)[0])
+    else:
+        yield from _chat(chats(row)[0])
+
+
+def _chat(row: Chat) -> Iterator[Found]:
     if not row.messages:
         yield Found(None, "is empty", "delete the row", "row-empty")
         return
     yield from _contents(row)
     yield from _roles(row)
+
+
+def _pair(row: Pair) -> Iterator[Found]:
+    chosen, rejected, begun = row.chosen.messages, row.rejected.messages, shared(row)
+    if chosen and chosen == rejected:
+        yield Found(None, "is the same as the chosen answer", "delete the row, or correct one of the two", "pair-equal")
+    elif chosen and rejected and (begun != len(chosen) - 1 or begun != len(rejected) - 1):
+        what = f"the two conversations differ from turn {begun + 1} on, before the last turn"
+        what = what if begun else "the two conversations have no beginning in common"
+        yield Found(None, what, "give both the same turns up to the last answer", "pair-prompt")
+    else:
+        yield from _chat(row.chosen)
+        last = len(rejected) - 1
+        for found in _chat(row.rejected):
+            if found.turn in (None, last):  # what comes before is that of the other one
+                yield found._replace(turn=last + 1, what=f"rejected: {found.what}")
+
+
+def _task(row: Chat) -> Iterator[Found]:
+    if not row.messages:
+        yield Found(None, "is empty", "delete the row", "row-empty")
+        return
+    yield from _contents(row)
+    for found in _roles(row):
+        if found.code != "last-turn":
+            yield found
+            return
+    last = row.messages[-1]["role"]
+    if last not in ("user", "tool"):
+        what = f"turn {len(row.messages)}, the last, is from {last}, and there is nothing left to answer"
+        mend = "end with what is asked, and put the answer in a column answer"
+        yield Found(len(row.messages) - 1, what, mend, "task-answered")
 
 
 def _contents(row: Chat) -> Iterator[Found]:

@@ -6,9 +6,9 @@ from finetune.config import RowsConfig
 from finetune.data import formats
 from finetune.data.check import check
 from finetune.data.faults import FaultLog
-from finetune.data.formats import BadRow, Values
+from finetune.data.formats import BadRow, Tie, Values
 from finetune.data.read import Record
-from finetune.data.rows import Row
+from finetune.data.rows import LEARNED, Row
 from finetune.errors import UserError, did_you_mean, listed
 
 
@@ -23,7 +23,7 @@ class Converter:
     def begin(self, record: Record) -> None:
         """Find the layout of a file by its first record; raises UserError when it has none."""
         self._first = record
-        self.layout = self._data.layout or _detect(record, self.values(record), self._data.columns)
+        self.layout = self._data.layout or _detect(record, self.values(record), self._data.columns, self._shapes)
 
     def row(self, record: Record) -> Row | None:
         """The record as a row that is fit to be learned from; notes its faults when it is not."""
@@ -34,12 +34,7 @@ class Converter:
         if row is None:
             return None
         if row.shape not in self._shapes:
-            raise UserError.at(
-                record.where,
-                f"the rows are {row.shape}, and the method learns from {' or '.join(self._shapes)}",
-                "use another file or method",
-                "other-method",
-            )
+            raise _other_method(record, row.shape)
         found = list(check(row))
         for turn, what, mend, code in found:
             column = formats.column(self.layout, values, row, turn)
@@ -53,9 +48,12 @@ class Converter:
     def _row(self, record: Record, values: Values) -> Row | None:
         try:
             return formats.convert(self.layout, values)
+        except Tie as tie:
+            self._faults.pass_over(record.where, tie.what)
+            return None
         except BadRow as bad:
-            other = None if self._data.layout else formats.detect(values)
-            if self._first and other and other != self.layout:
+            other = None if self._data.layout else formats.mixed_in(self.layout, values)
+            if self._first and other:
                 what = f"the row is {other}, but row {self._first.row} of the file is {self.layout}"
                 mend = "keep one layout in a file; data.train takes several files"
                 self._faults.add(record.where, what, mend, "layout-mixed")
@@ -80,7 +78,17 @@ def _renamed(record: Record, columns: dict[str, str]) -> Values:
     return values
 
 
-def _detect(record: Record, values: Values, columns: dict[str, str]) -> str:
+def _other_method(record: Record, shape: str) -> UserError:
+    """What is said of rows that another method learns from."""
+    from finetune.methods import METHODS
+
+    names = [f"method={name}" for name, method in METHODS.items() if shape in method.ROW_SHAPE]
+    mend = f"use {' or '.join(names)}, or another file" if names else "use another file or method"
+    what = f"the rows are {formats.SAID[shape]}, which this method does not learn from"
+    return UserError.at(record.where, what, mend, "other-method")
+
+
+def _detect(record: Record, values: Values, columns: dict[str, str], shapes: tuple[str, ...]) -> str:
     # A source that has our names already needs no mapping: `data.columns` may be meant for another one.
     absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in record.values and ours not in values]
     if absent:
@@ -88,21 +96,22 @@ def _detect(record: Record, values: Values, columns: dict[str, str]) -> str:
         mend = did_you_mean(theirs, record.values, "did you mean {}?") or "set it to one of these"
         found = f"the row has no column {theirs!r} (it has: {listed(list(record.values))})"
         raise UserError.at(f"{record.where} data.columns.{ours}", found, mend, "columns-setting")
-    other = formats.other_method(values)
+    if formats.is_of_tree(values):
+        what = "the rows are single messages of a tree of conversations (parent_id), which no method learns from"
+        raise UserError.at(record.where, what, "join each conversation into one row", "other-method")
+    unlearnable = formats.unlearnable(values)
+    if unlearnable and set(shapes) <= set(LEARNED):
+        raise _other_method(record, unlearnable)
+    layout = formats.detect(values, shapes)
+    if layout is not None:
+        return layout
+    is_learned = set(shapes) <= set(LEARNED)
+    # A question and columns of other names are more likely answers that go by another name.
+    other = formats.other_shape(values, (*shapes, "task") if is_learned else shapes)
     if other:
-        raise UserError.at(
-            record.where,
-            f"the rows are {other}, which this method does not learn from",
-            "use another file or method",
-            "other-method",
-        )
-    layout = formats.detect(values)
-    if layout is None:
-        found = listed(list(values)) or "none"
-        raise UserError.at(
-            record.where,
-            f"columns fit no layout (found: {found}; wanted: {formats.wanted_text()})",
-            "name them, such as data.columns.prompt=question data.columns.completion=answer",
-            "layout-unknown",
-        )
-    return layout
+        raise _other_method(record, other)
+    found = listed(list(values)) or "none"
+    names = "prompt=question data.columns.completion=answer" if is_learned else "prompt=question"
+    mend = f"name them, such as data.columns.{names}"
+    what = f"columns fit no layout (found: {found}; wanted: {formats.wanted_text(shapes)})"
+    raise UserError.at(record.where, what, mend, "layout-unknown")

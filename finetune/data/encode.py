@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.data.rows import Chat, Message, Row, Text
+from finetune.data.rows import Chat, Message, Row, Text, chats
 from finetune.data.sandbox import TemplateFault
 from finetune.data.spans import Marker, Rendered, Unrollable
 from finetune.data.template import Span, Template
@@ -45,6 +45,11 @@ class Encoded:
         return labels
 
     @property
+    def tokens(self) -> int:
+        """How many tokens are left of it."""
+        return len(self.input_ids)
+
+    @property
     def truncated(self) -> bool:
         """Whether the end was cut off."""
         return self.length > len(self.input_ids)
@@ -54,7 +59,7 @@ class Encoded:
 class Refused:
     """One row that cannot be learned from as it is."""
 
-    kind: str  # template, long, nothing, or unrollable: to be encoded as rows.unrolled gives it
+    kind: str  # template, long, nothing, same, or unrollable: to be encoded as rows.unrolled gives it
     what: str
     mend: str
     length: int = 0
@@ -262,6 +267,7 @@ def _refused(fault: TemplateFault) -> Refused:
 def _bare(row: Row) -> Rendered:
     if isinstance(row, Text):
         return Rendered(row.text, ((0, len(row.text)),))
-    prompt = "".join(message["content"] for message in row.messages[:-1])
-    text = prompt + row.messages[-1]["content"]
+    messages = chats(row)[0].messages
+    prompt = "".join(message["content"] for message in messages[:-1])
+    text = prompt + messages[-1]["content"]
     return Rendered(text, ((len(prompt), len(text)),))

@@ -13,12 +13,17 @@ class FaultLog:
     def __init__(self) -> None:
         self.faults: list[Fault] = []
         self.total = 0
+        self.ties = 0
 
     def add(self, where: str, what: str, mend: str = "", code: str = "refused") -> None:
         """Note one fault; `code` is its name in `data/codes.py`."""
         self.total += 1
         if len(self.faults) < SHOWN_FAULTS:
             self.faults.append(Fault(where, what, mend, code))
+
+    def pass_over(self, where: str, what: str) -> None:
+        """Count a record of which no pair can be made, though nothing is wrong with it."""
+        self.ties += 1
 
     def extend(self, faults: Sequence[Fault], total: int) -> None:
         """Take over what another log kept and counted."""

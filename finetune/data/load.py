@@ -13,7 +13,7 @@ from finetune.data.convert import Converter
 from finetune.data.faults import FaultLog
 from finetune.data.pieces import Piece, records
 from finetune.data.read import Record, Source
-from finetune.data.rows import Chat, Row, to_json
+from finetune.data.rows import Row, is_plain, to_json
 from finetune.errors import UserError, did_you_mean, listed
 
 
@@ -64,9 +64,9 @@ def load_piece(
 ) -> Iterator[Loaded]:
     """The sound rows of a piece."""
     for item in read_piece(piece, data, shapes, used, seen, faults, also=data.group_by):
-        plain = isinstance(item.row, Chat) and item.row.plain
         place = (item.record.file, item.record.row, item.source)
-        yield Loaded(to_json(item.row), item.row.shape, *place, plain, groups_of(item.record, data.group_by))
+        groups = groups_of(item.record, data.group_by)
+        yield Loaded(to_json(item.row), item.row.shape, *place, is_plain(item.row), groups)
 
 
 def read_rows(
@@ -105,16 +105,17 @@ def read_piece(
     converter = Converter(data, shapes, faults)
     if piece.first is not None:
         converter.begin(piece.first)
-    found = noting(records(piece, data, wanted(data, also), faults, others=others), data.columns, used)
+    others = others or "task" in shapes
+    found = noting(records(piece, data, wanted(data, shapes, also), faults, others=others), data.columns, used)
     for record in noting(found, {column: column for column in also}, seen):
         row = converter.row(record)
         if row is not None:
             yield Checked(record, converter.layout, row, piece.index)
 
 
-def wanted(data: RowsConfig, also: Sequence[str] = ()) -> set[str]:
-    """The columns that a row can be made of, and those that are needed besides."""
-    return {*formats.COLUMNS, *formats.TELLING, *data.columns.values(), *also}
+def wanted(data: RowsConfig, shapes: Sequence[str], also: Sequence[str] = ()) -> set[str]:
+    """The columns that a row of these shapes can be made of, and those that are needed besides."""
+    return {*formats.columns_of(shapes), *formats.TELLING, *data.columns.values(), *also}
 
 
 def groups_of(record: Record, columns: Sequence[str]) -> tuple[str, ...]:

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from finetune.config import DataConfig
 from finetune.data import prepared, store
 from finetune.data.benchmarks import Passage, as_compared, find_benchmarks, whole_benchmarks
+from finetune.data.bias import said_bias
 from finetune.data.clusters import HELD_OUT, LEFT_OUT, TRAIN
 from finetune.data.encode import ENCODER_VERSION, Encoder, tokenizer_digest
 from finetune.data.faults import FaultLog
+from finetune.data.formats import SAID
 from finetune.data.groups import check_columns_held_out, row_groups, shared_groups
 from finetune.data.leaks import Compared, check_leaks
 from finetune.data.load import check_groups, check_hub, check_used
@@ -29,7 +31,7 @@ from finetune.data.pieces import pieces
 from finetune.data.prepared import START, Allowed, Place, PreparedData, SplitFacts, Window, said_allowed
 from finetune.data.read import Source, find_sources
 from finetune.data.reading import Reading, read_part
-from finetune.data.rows import Row, compared, from_json
+from finetune.data.rows import LEARNED, SHAPES, Row, compared, from_json
 from finetune.data.sandbox import TemplateFault
 from finetune.data.shards import Counts, Job, RowWorker, SplitPlan, encode_splits
 from finetune.data.split import Split, Splitter, duplicates, repeat
@@ -66,7 +68,7 @@ class Settings:
     @property
     def job(self) -> Job:
         """How the rows are encoded."""
-        return Job(self.learn, self.max_length, self.stop_ids, self.data.on_long)
+        return Job(self.learn, self.max_length, self.stop_ids, self.data.on_long, self.shapes[0])
 
     def digest(self, *more: str) -> str:
         """A hash of these settings and of whatever else is given."""
@@ -97,6 +99,7 @@ def prepare(
     held = find_sources(data.eval, "data.eval") if data.eval is not None else []
     benchmarks = find_benchmarks(data.benchmarks)
     _check_settings(data, train, held)
+    _check_shapes(data, shapes, learn)
     settings = Settings(data, learn, shapes, max_length, seed, tuple(stop_ids), tokenizer_digest(tokenizer))
     root = Path(cache)
     stream = stream_digest(train, data) if data.streaming else None
@@ -116,7 +119,19 @@ def prepare(
         notes = _check_columns(reading, span)
         exams = whole_benchmarks(benchmarks)
         work = Filling(
-            folder, rows, held_rows, exams, settings, tokenizer, encoder, crew, root, stream, span, notes=notes
+            folder,
+            rows,
+            held_rows,
+            exams,
+            settings,
+            tokenizer,
+            encoder,
+            crew,
+            root,
+            stream,
+            span,
+            notes=notes,
+            ties=reading.ties,
         )
         result = prepared.read(work.folder) or prepared.write(work.folder, work.fill)
     if key:
@@ -166,7 +181,7 @@ def _check_columns(reading: Reading, span: Span | None) -> tuple[str, ...]:
 
 
 def open_rows(split: SplitFacts) -> datasets.Dataset:
-    """The split for training: a memory-mapped dataset with the columns input_ids and labels."""
+    """The split for training, memory-mapped; `store.open_rows` says which columns it has for each shape."""
     return store.open_rows(split.path)
 
 
@@ -176,7 +191,7 @@ def ordered_rows(
     """All rows of a run in the order in which they are trained, and how many tokens the first so many of them have."""
     counts = lengths(split)
     order = row_order(counts, steps=steps, effective_batch=effective_batch, seed=seed, group_by_length=group_by_length)
-    tokens = np.concatenate([[0], np.cumsum(counts[order])])
+    tokens = np.concatenate([[0], np.cumsum(store.tokens(split.path)[order])])
     return open_rows(split).select(order), lambda rows: int(tokens[rows])
 
 
@@ -197,7 +212,7 @@ def read_groups(split: SplitFacts) -> list[int]:
 
 
 def lengths(split: SplitFacts) -> NDArray[np.int32]:
-    """The number of tokens of every row of a split."""
+    """The number of tokens of every row of a split; of a pair those of its longer side."""
     return store.lengths(split.path)
 
 
@@ -215,6 +230,17 @@ def _check_settings(data: DataConfig, sources: Sequence[Source], held: Sequence[
     if any(not 0 < count <= MOST_COUNTED for count in data.counts):
         what = f"must be above 0 and at most {MOST_COUNTED:,}, got {data.counts}"
         raise UserError.at("data.counts", what, "give the rows of each source in one epoch, or leave the source out")
+
+
+def _check_shapes(data: DataConfig, shapes: Sequence[str], learn: str) -> None:
+    """Refuse a stream of rows that have columns of their own for each answer."""
+    if set(shapes) <= set(LEARNED):
+        return
+    if len(shapes) > 1 or learn == "all":
+        raise ValueError(f"rows of {shapes} are learned alone, and their last answers only, not {learn!r}")
+    if data.streaming:
+        what = f"this method learns from {SAID[shapes[0]]}, which are prepared whole"
+        raise UserError.at("data.streaming", what, "leave it out")
 
 
 def _mixed(rows: Spool, kept: Indices, data: DataConfig, seed: int) -> Indices:
@@ -274,6 +300,7 @@ class Filling:
     name: str | None = None  # of a later window's folder
     expected: Window | None = None  # what it was when it was made before
     notes: tuple[str, ...] = ()  # further warnings
+    ties: int = 0  # records of which no pair could be made
 
     @property
     def fingerprint(self) -> str:
@@ -302,13 +329,17 @@ class Filling:
             raise UserError.at(self.rows[0].where, "this row, or one after it, is not what it was", LEAVE_ALONE)
         return PreparedData(
             folder=str(self.folder),
-            shape="chat" if "chat" in self.rows.shapes else "text",
+            shape=next((shape for shape in SHAPES if shape in self.rows.shapes), "text"),
             train=_facts(train, temporary / "train", self.folder / "train"),
             held_out=_facts(other, temporary / "held_out", self.folder / "held_out") if len(held) else None,
             held_out_from=parts.origin,
             fingerprint=self.fingerprint,
             held_out_fingerprint=_rows_digest(parts.held_rows, held) if len(held) else None,
-            warnings=(*parts.warnings, *self.notes, *self._warnings(contamination, train, self.encoder)),
+            warnings=(
+                *parts.warnings,
+                *self.notes,
+                *self._warnings(contamination, train, self.encoder, temporary / "train"),
+            ),
             contamination=contamination,
             mixture=tuple((rows, tokens) for rows, tokens in train.mixture),
             stop_ids=self.encoder.stop_ids,
@@ -331,7 +362,7 @@ class Filling:
                 what = f"{all_rows} is over data.max_length and was dropped"
                 faults.add(plan.spool[int(plan.indices[0])].file, what, mend)
             if plan.files:
-                store.describe(plan.folder, self.fingerprint, plan.files)
+                store.describe(plan.folder, self.fingerprint, plan.files, self.settings.job.shape)
             results.append(total)
         faults.raise_any()
         return results
@@ -383,9 +414,16 @@ class Filling:
             except TemplateFault as fault:
                 raise UserError.at("model.chat_template", fault.what, fault.mend) from fault
 
-    def _warnings(self, contamination: tuple[Allowed, ...], train: Counts, encoder: Encoder) -> Iterator[str]:
+    def _warnings(
+        self, contamination: tuple[Allowed, ...], train: Counts, encoder: Encoder, written: Path
+    ) -> Iterator[str]:
         if self.span == (START, START):
             yield f"data.streaming: all {len(self.rows)} rows are in one window, so the run is the same without it"
+        if self.ties:
+            what = "say that no answer is better than another, and give no pair"
+            yield f"data.train: {counted(self.ties, 'row')} {what}: they are passed over"
+        if written.exists():
+            yield from said_bias(self.settings.job.shape, str(written))
         repeated = duplicates(self.rows)
         if repeated:
             yield f"data.train: {repeated} of {len(self.rows)} rows repeat an earlier one word for word"
@@ -401,7 +439,7 @@ class Filling:
                 f"data.train: the chat template leaves out the reasoning of {train.unlearned_reasoning} "
                 "answers, which are learned without it; use a template that writes it"
             )
-        if "chat" in self.rows.shapes and self.tokenizer.chat_template:
+        if set(self.rows.shapes) != {"text"} and self.tokenizer.chat_template:
             known = {*self.settings.stop_ids, self.tokenizer.eos_token_id}
             new = [name for name, index in encoder.template.stop_tokens.items() if index not in known]
             if new:

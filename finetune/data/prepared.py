@@ -59,12 +59,12 @@ class Window:
 class SplitFacts:
     """One prepared split: where it lies and what it holds."""
 
-    # Arrow dataset (datasets.load_from_disk) with columns input_ids, labels, length, row (canonical JSON), group
+    # Arrow dataset (datasets.load_from_disk) with the tokens, length, row (canonical JSON), group; see `store`
     path: str
     rows: int
-    tokens: int
-    supervised_tokens: int
-    longest: int
+    tokens: int  # of all sides: of a pair what is asked counts twice, as it is computed twice
+    supervised_tokens: int  # of the answers; none of tasks
+    longest: int  # tokens of the longest side: of a pair two of them are in memory together
     truncated: int = 0
     dropped: int = 0
     groups: int = 0  # of rows that depend on each other: parts of one conversation, one value of data.group_by
@@ -84,7 +84,7 @@ class PreparedData:
     """The prepared rows of a run. Small: the rows themselves stay on disk."""
 
     folder: str  # <output_dir>/.prepared/<fingerprint>
-    shape: str  # chat or text
+    shape: str  # one of rows.SHAPES; chat where there is plain text too
     train: SplitFacts
     held_out: SplitFacts | None
     held_out_from: str  # "files" or "split" or "none"

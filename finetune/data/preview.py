@@ -30,25 +30,25 @@ mark { background: #cdeccd; color: #0b3d0b; border-bottom: 2px solid #1a7f1a; }
 def preview_text(prepared: PreparedData, tokenizer: Any, rows: int = 5) -> str:
     """The first rows as the model sees them, with what is learned in ⟦double brackets⟧."""
     lines = [f"{_summary(prepared)} What is learned stands in ⟦double brackets⟧.", ""]
-    for number, parts in enumerate(_rows(prepared, tokenizer, rows), 1):
-        marked = "".join(f"⟦{text}⟧" if learned else text for text, learned in parts)
-        lines += [f"--- row {number}", marked, ""]
+    for number, name, parts in _blocks(prepared, tokenizer, rows):
+        lines += [f"--- row {number}{name and f', {name}'}", _bracketed(parts), ""]
     return "\n".join(lines)
 
 
 def sample(prepared: PreparedData, tokenizer: Any, most: int = 600) -> str:
-    """The first row as preview_text shows it, its middle left out where it is long."""
-    parts = next(iter(_rows(prepared, tokenizer, 1)))
-    marked = "".join(f"⟦{text}⟧" if learned else text for text, learned in parts)
+    """The first row as preview_text shows it, its middle left out where it is long; of a pair its better side."""
+    _, _, parts = next(_blocks(prepared, tokenizer, 1))
+    marked = _bracketed(parts)
     return marked if len(marked) <= most else f"{marked[: most // 2]} … {marked[-most // 2 :]}"
 
 
 def preview_html(prepared: PreparedData, tokenizer: Any, rows: int = 5) -> str:
     """The same as a page of its own, which loads nothing from elsewhere."""
     blocks = []
-    for number, parts in enumerate(_rows(prepared, tokenizer, rows), 1):
+    for number, name, parts in _blocks(prepared, tokenizer, rows):
         marked = "".join(_html_part(text, learned) for text, learned in parts)
-        blocks.append(f'<h2 id="row-{number}">Row {number}</h2>\n<pre>{marked}</pre>')
+        place, said = f"row-{number}{name and '-' + name.replace(' ', '-')}", f"Row {number}{name and f', {name}'}"
+        blocks.append(f'<h2 id="{place}">{said}</h2>\n<pre>{marked}</pre>')
     body = "\n".join(blocks)
     legend = "Underlined on green: learned. Grey: seen by the model, but not learned."
     return (
@@ -70,7 +70,10 @@ def _summary(prepared: PreparedData) -> str:
     train = prepared.train
     share = 100 * train.supervised_tokens / max(train.tokens, 1)
     learned = f"{train.supervised_tokens:,} ({share:.0f} %)"
-    said = f"{counted(train.rows, 'row')}, {counted(train.tokens, 'token')}, of which {learned} are learned."
+    size = f"{counted(train.rows, 'row')}, {counted(train.tokens, 'token')}"
+    if prepared.shape == "task":
+        return f"{size} in what is asked; the model writes the answers while it learns."
+    said = f"{size}, of which {learned} are learned."
     return f"The first window of a stream: {said}" if prepared.is_partial else said
 
 
@@ -79,9 +82,15 @@ def _html_part(text: str, learned: bool) -> str:
     return f"<mark>{escaped}</mark>" if learned else escaped
 
 
-def _rows(prepared: PreparedData, tokenizer: Any, rows: int) -> Iterator[list[tuple[str, bool]]]:
-    for ids, labels in store.read_tokens(prepared.train.path, rows):
-        yield _shortened(_runs(ids, labels, tokenizer))
+def _bracketed(parts: list[tuple[str, bool]]) -> str:
+    return "".join(f"⟦{text}⟧" if learned else text for text, learned in parts)
+
+
+def _blocks(prepared: PreparedData, tokenizer: Any, rows: int) -> Iterator[tuple[int, str, list[tuple[str, bool]]]]:
+    """The number of each row, the name of each block of it, and its text in parts."""
+    for number, blocks in enumerate(store.read_tokens(prepared.train.path, rows), 1):
+        for name, ids, labels in blocks:
+            yield number, name, _shortened(_runs(ids, labels, tokenizer))
 
 
 def _runs(ids: list[int], labels: list[int], tokenizer: Any) -> list[tuple[str, bool]]:

@@ -51,12 +51,14 @@ class Reading:
     reader: Reader
     used: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
+    ties: int = 0  # records of which no pair can be made
 
     def spool(self, pieces: Iterable[Piece], writer: SpoolWriter) -> None:
         """Write the rows of all pieces; raises all their faults after the last one."""
         check_columns(self.data.columns)
         faults = FaultLog()
         self.add(pieces, writer, faults)
+        self.ties += faults.ties
         faults.raise_any()
 
     def add(self, pieces: Iterable[Piece], writer: SpoolWriter, faults: FaultLog) -> None:
@@ -81,3 +83,4 @@ class Reading:
         self.used |= read.used
         self.seen |= read.seen
         faults.extend(read.faults.faults, read.faults.total)
+        faults.ties += read.faults.ties

@@ -11,15 +11,17 @@ from typing import Any
 
 from finetune.data import formats
 from finetune.data.faults import kind_of
-from finetune.data.rows import Row, Text
+from finetune.data.rows import Chat, Message, Pair, Row, Task, Text, Vote, chats, is_plain, shared
 from finetune.errors import UserError
 
 # Layouts that a changed row keeps.
-OWN_LAYOUT = ("messages", "text", "prompt_completion")
+OWN_LAYOUT = ("messages", "text", "prompt_completion", "prompt_chosen_rejected", "prompt_completion_label", "prompt")
 
 
 def rewritten(values: Mapping[str, Any], layout: str, columns: Mapping[str, str], row: Row) -> dict[str, Any]:
-    """A record whose row is written as messages, text, or prompt and completion; its other columns stay."""
+    """A record whose row is written in the layout of its shape; its other columns stay."""
+    if isinstance(row, Task):
+        return _own(row)
     shape = formats.LAYOUTS[layout]
     used = {columns.get(name, name) for name in (*shape.needs, *shape.may)}
     return {**_own(row), **{name: value for name, value in values.items() if name not in used}}
@@ -28,10 +30,25 @@ def rewritten(values: Mapping[str, Any], layout: str, columns: Mapping[str, str]
 def _own(row: Row) -> dict[str, Any]:
     if isinstance(row, Text):
         return {"text": row.text}
-    tools = {"tools": list(row.tools)} if row.tools else {}
-    if row.plain and len(row.messages) == 2 and "tool_calls" not in row.messages[-1]:
-        return {"prompt": row.messages[0]["content"], "completion": row.messages[1]["content"], **tools}
-    return {"messages": list(row.messages), **tools}
+    first = chats(row)[0]
+    tools = {"tools": list(first.tools)} if first.tools else {}
+    if isinstance(row, Task):
+        return {"prompt": _said(first.messages, row.plain), **tools, **row.columns}
+    is_text = is_plain(row) and len(first.messages) == 2 and "tool_calls" not in first.messages[-1]
+    if isinstance(row, Pair):
+        begun = shared(row)
+        parts = (first.messages[:begun], first.messages[begun:], row.rejected.messages[begun:])
+        named = zip(("prompt", "chosen", "rejected"), parts, strict=True)
+        margin = {} if row.margin is None else {"margin": row.margin}
+        return {**{name: _said(part, is_text) for name, part in named}, **margin, **tools}
+    if isinstance(row, Chat) and not is_text:
+        return {"messages": list(row.messages), **tools}
+    both = {"prompt": _said(first.messages[:-1], is_text), "completion": _said(first.messages[-1:], is_text)}
+    return {**both, **({"label": row.label} if isinstance(row, Vote) else {}), **tools}
+
+
+def _said(messages: tuple[Message, ...], is_text: bool) -> Any:
+    return messages[0]["content"] if is_text and len(messages) == 1 else list(messages)
 
 
 def line(values: Mapping[str, Any], where: str) -> str:

@@ -16,9 +16,10 @@ from finetune.data.faults import FaultLog
 from finetune.data.load import Loaded
 from finetune.data.pieces import Piece
 from finetune.data.reading import Read, read_part
-from finetune.data.rows import Chat, from_json, to_json, unrolled
+from finetune.data.rows import LEARNED, Chat, from_json, to_json, unrolled
+from finetune.data.sides import Sided, encode_sides
 from finetune.data.spool import Indices, Spool
-from finetune.data.store import ShardWriter, shard_name
+from finetune.data.store import SideWriter, SpanWriter, shard_name
 from finetune.data.workers import Crew
 from finetune.errors import Fault
 from finetune.log import log
@@ -26,6 +27,9 @@ from finetune.log import log
 SHARD_ROWS = 8192  # a file of some tens of megabytes: several processes have enough of them to share out evenly
 MANY_ROWS = 10_000  # from which on starting processes, which takes a second, saves time
 BATCH = 256  # rows that are rendered and tokenised together
+
+
+Results = Iterator[tuple[Loaded, Encoded | Sided | Refused, str, int]]
 
 
 @dataclass
@@ -85,6 +89,16 @@ class Job:
     max_length: int
     stop_ids: tuple[int, ...]
     on_long: str
+    shape: str = "chat"  # of the rows; that of conversations holds for plain text too
+
+    @property
+    def is_sided(self) -> bool:
+        """Whether a row has a question and answers in columns of their own."""
+        return self.shape not in LEARNED
+
+    def writer(self, path: Path) -> SpanWriter | SideWriter:
+        """What writes them."""
+        return SideWriter(path, self.shape) if self.is_sided else SpanWriter(path, self.shape)
 
     def encoder(self, tokenizer: Any) -> Encoder:
         """What encodes them."""
@@ -121,7 +135,7 @@ class RowWorker:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
             loaded = PreTrainedTokenizerFast.from_pretrained(str(self.tokenizer), local_files_only=True)
             self.encoder = self.job.encoder(loaded)
-        return encode_shard(task, Spool(task.spool), self.encoder, self.job.on_long)
+        return encode_shard(task, Spool(task.spool), self.encoder, self.job)
 
 
 def encode_splits(
@@ -136,7 +150,7 @@ def encode_splits(
     if rows >= MANY_ROWS:
         log.info(f"tokenising {rows:,} rows")
     if crew.processes == 1 or len(shards) == 1 or rows < MANY_ROWS or not _loads_alike(tokenizer, folder):
-        return (encode_shard(task, spool, encoder, job.on_long) for task, spool in shards)
+        return (encode_shard(task, spool, encoder, job) for task, spool in shards)
     return crew.mapped(task for task, _ in shards)
 
 
@@ -149,18 +163,19 @@ def _loads_alike(tokenizer: Any, folder: Path) -> bool:
     return tokenizer_digest(loaded) == tokenizer_digest(tokenizer)
 
 
-def encode_shard(task: Task, spool: Spool, encoder: Encoder, on_long: str) -> Counts:
+def encode_shard(task: Task, spool: Spool, encoder: Encoder, job: Job) -> Counts:
     """Encode the rows of a task and write them; what cannot be learned from is noted as a fault."""
-    shard, groups = _Shard(encoder, on_long), iter(task.groups.tolist())
+    shard, groups = _Shard(encoder, job.on_long), iter(task.groups.tolist())
     mixture = [[0, 0] for _ in range(int(spool.column("source").max(initial=-1)) + 1)]
-    writer = ShardWriter(task.path)
+    writer = job.writer(task.path)
     for part in spool.parts(task.indices, BATCH):
-        kept = []
-        for row, item, text, group in shard.results(part, groups):
+        kept: list[Any] = []
+        results: Results = shard.sided(part, groups) if job.is_sided else shard.results(part, groups)
+        for row, item, text, group in results:
             if taken := shard.take(row, item):
-                kept.append((taken.input_ids, taken.learned, text, group))
+                kept.append((taken, text, group))
                 mixture[row.source][0] += 1
-                mixture[row.source][1] += len(taken.input_ids)
+                mixture[row.source][1] += taken.tokens
         writer.write(kept)
     writer.close()
     counts, faults = shard.counts, shard.faults
@@ -178,9 +193,7 @@ class _Shard:
         self._encoder, self._on_long = encoder, on_long
         self.counts, self.faults = Counts(), FaultLog()
 
-    def results(
-        self, batch: Sequence[Loaded], groups: Iterator[int]
-    ) -> Iterator[tuple[Loaded, Encoded | Refused, str, int]]:
+    def results(self, batch: Sequence[Loaded], groups: Iterator[int]) -> Results:
         """Each row encoded, with the next group, or in its place the parts of a conversation that is unrolled."""
         rows = [from_json(row.json) for row in batch]
         for place, row, result in zip(batch, rows, self._encoder.encode(rows), strict=True):
@@ -193,7 +206,13 @@ class _Shard:
             else:
                 yield place, result, place.json, group
 
-    def take(self, row: Loaded, result: Encoded | Refused) -> Encoded | None:
+    def sided(self, batch: Sequence[Loaded], groups: Iterator[int]) -> Results:
+        """The same for pairs, votes and tasks, of which none is unrolled."""
+        results = encode_sides(self._encoder, [from_json(row.json) for row in batch])
+        for row, result in zip(batch, results, strict=True):
+            yield row, result, row.json, next(groups)
+
+    def take(self, row: Loaded, result: Encoded | Sided | Refused) -> Encoded | Sided | None:
         """The row if it is kept; counts and notes it if not."""
         is_long = result.kind == "long" if isinstance(result, Refused) else result.truncated
         if is_long and self._on_long == "drop":

@@ -23,6 +23,7 @@ from finetune.data.rows import SHAPES, to_json
 from finetune.data.split import Split, Splitter, same_value
 from finetune.errors import UserError, counted
 from finetune.failures import explained
+from finetune.log import log
 from finetune.settings.verb import read_verb
 
 TRAIN_FILE, HELD_OUT_FILE, LEFT_OUT_FILE, RECORD = "train.jsonl", "heldout.jsonl", "left_out.jsonl", "split.json"
@@ -101,9 +102,9 @@ class _Taken:
         return f"{self.files[self.file[index]]}:{self.rows[index]}"
 
 
-def _read(sources: Sequence[Source], settings: SplitSettings) -> Iterator[Checked]:
+def _read(sources: Sequence[Source], settings: SplitSettings, faults: FaultLog) -> Iterator[Checked]:
     """The rows, with all their columns; raises the faults of all at the end."""
-    faults, data = FaultLog(), settings.data
+    data = settings.data
     used, seen = set[str](), set[str]()
     yield from read_rows(sources, data, SHAPES, used, seen, faults, also=data.group_by, others=True)
     faults.raise_any()
@@ -115,8 +116,8 @@ def _take(sources: Sequence[Source], settings: SplitSettings) -> _Taken:
     """Read the rows for what they can have in common."""
     data, split = settings.data, settings.split
     taken = _Taken(Splitter(split.share, split.seed, split.words, data.group_by))
-    shape = ""
-    for item in _read(sources, settings):
+    shape, faults = "", FaultLog()
+    for item in _read(sources, settings, faults):
         if shape and item.row.shape != shape:
             what = f"the row is {item.row.shape}, and those before it are {shape}: one file cannot hold both"
             raise UserError.at(item.record.where, what, "split them by two commands")
@@ -127,6 +128,8 @@ def _take(sources: Sequence[Source], settings: SplitSettings) -> _Taken:
         taken.rows.append(item.record.row)
         taken.layouts.add(item.layout)
         taken.splitter.add(item.row, groups_of(item.record, data.group_by))
+    if faults.ties:
+        log.warning(f"{counted(faults.ties, 'row')} in which no answer is better than another: left out of both sides")
     return taken
 
 
@@ -140,7 +143,7 @@ def _write(
 ) -> str:
     """Write every row to the file of its side; gives a hash of all rows and sides."""
     digest, count = hashlib.sha256(), 0
-    for count, item in enumerate(_read(sources, settings), 1):
+    for count, item in enumerate(_read(sources, settings, FaultLog()), 1):
         if count > len(taken.rows):
             break
         row, side = item.record, int(split.sides[count - 1])

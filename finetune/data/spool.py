@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from finetune.data import arrow
 from finetune.data.load import Loaded
+from finetune.data.rows import SHAPES
 
 Indices = NDArray[np.int64]
 
 PIECE_ROWS, PIECE_CHARACTERS = 1000, 4_000_000  # most that is written, or handed out, in one batch
 MARK_BYTES = 32
+_TURNS = frozenset((shape, 0) for shape in SHAPES if shape != "text")  # rows that need a chat template
 
 
 def _schema() -> Any:
@@ -97,7 +99,7 @@ class SpoolWriter:
             batch.column(name).to_pylist() for name in ("shape", "plain", "source", "groups")
         )
         self._shapes.update(shapes)
-        self._needs_template |= ("chat", 0) in zip(shapes, plain, strict=True)
+        self._needs_template |= not _TURNS.isdisjoint(zip(shapes, plain, strict=True))
         # Two hashes, neither of which depends on where one batch ends and the next begins.
         self._texts.update(_marks(batch))
         self._places.update("".join(f"{pair}\n" for pair in zip(sources, groups, strict=True)).encode())

@@ -160,5 +160,5 @@ class WindowReader:
 
     def _records(self, source: Source) -> Iterator[Record]:
         split, revision = self.data.split, self.data.revision
-        columns = wanted(self.data)
+        columns = wanted(self.data, self.reading.shapes)
         return read(source, self.faults, wanted=columns, split=split, revision=revision, streaming=True)

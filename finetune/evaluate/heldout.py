@@ -144,7 +144,7 @@ def _load(data: MeasuredRows) -> tuple[list[Loaded], list[Loaded]]:
     """The rows of `data.eval` and those of `data.train`, read as training reads them."""
     from finetune.data.load import check_groups, check_hub, check_used, load
     from finetune.data.read import find_sources
-    from finetune.data.rows import SHAPES
+    from finetune.data.rows import LEARNED
 
     found, faults, used, seen = list[list["Loaded"]](), list[Fault](), set[str](), set[str]()
     reading: DataConfig = data.as_data()
@@ -152,7 +152,7 @@ def _load(data: MeasuredRows) -> tuple[list[Loaded], list[Loaded]]:
     check_hub(reading, [one for several in sources.values() for one in several])
     for key in ("data.eval", "data.train"):
         try:
-            found.append(list(load(sources.get(key, []), reading, SHAPES, used, seen)))
+            found.append(list(load(sources.get(key, []), reading, LEARNED, used, seen)))
         except UserError as error:
             faults += error.faults
     if faults:

@@ -220,7 +220,8 @@ def _longest_prompt(path: str, rows: int) -> int:
     from finetune.data.store import read_tokens
     from finetune.methods.answers import answered
 
-    return max(len(answered(ids, labels).asked) for ids, labels in read_tokens(path, rows))
+    blocks = (block for row in read_tokens(path, rows) for block in row)
+    return max(len(answered(block.ids, block.labels).asked) for block in blocks)
 
 
 def build_args(plan: RunPlan) -> Any:

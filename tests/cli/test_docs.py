@@ -409,11 +409,12 @@ def test_the_layouts_that_are_documented_are_those_there_are() -> None:
 def test_every_row_in_the_page_of_formats_is_a_row_of_its_layout() -> None:
     from finetune.data.check import check
     from finetune.data.formats import convert, detect
+    from finetune.data.rows import SHAPES
 
     for block in blocks("docs/data-formats.md", "json"):
         for line in block.lines:
             values = json.loads(line)
-            row = convert(detect(values) or "", values)
+            row = convert(detect(values, SHAPES) or "", values)
             assert not list(check(row)), line
 
 

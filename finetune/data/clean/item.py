@@ -12,7 +12,20 @@ from finetune.data.check import check
 from finetune.data.formats import BadRow
 from finetune.data.read import Record
 from finetune.data.records import plain
-from finetune.data.rows import Chat, Message, Row, Text, answer, from_json, to_json
+from finetune.data.rows import (
+    Chat,
+    Message,
+    Row,
+    Task,
+    Text,
+    Vote,
+    answer,
+    chats,
+    from_json,
+    messages_of,
+    to_json,
+    with_chats,
+)
 
 Edit = Callable[[str], str]
 
@@ -34,8 +47,8 @@ class Item:
         try:
             self.row, self.fault = formats.convert(self.layout, values), ""
         except BadRow as bad:
-            other = formats.detect(values)
-            mixed = f"the row is {other}, and the file is {self.layout}" if other and other != self.layout else ""
+            other = formats.mixed_in(self.layout, values)
+            mixed = f"the row is {other}, and the file is {self.layout}" if other else ""
             self.row, self.fault = None, mixed or f"{bad.field}: {bad.what}"
 
     def refused(self) -> str:
@@ -72,7 +85,13 @@ def edited(row: Row, edit: Edit) -> Row:
     """The row with every text edited: contents, reasoning, and the texts in the arguments of calls."""
     if isinstance(row, Text):
         return Text(edit(row.text))
-    return replace(row, messages=tuple(_edited_message(message, edit) for message in row.messages))
+    if isinstance(row, Task):
+        row = replace(row, columns={name: edited_value(value, edit) for name, value in row.columns.items()})
+    return with_chats(row, [_edited_chat(chat, edit) for chat in chats(row)])
+
+
+def _edited_chat(chat: Chat, edit: Edit) -> Chat:
+    return replace(chat, messages=tuple(_edited_message(message, edit) for message in chat.messages))
 
 
 def _edited_message(message: Message, edit: Edit) -> Message:
@@ -105,29 +124,34 @@ def said(row: Row) -> list[str]:
     if isinstance(row, Text):
         return [row.text]
     found = []
-    for message in row.messages:
+    for message in messages_of(row):
         found += [message[part] for part in ("reasoning_content", "content") if message.get(part)]
     return found
 
 
 def answers(row: Row) -> list[str]:
-    """What the assistant says; for plain text the text."""
+    """What the assistant says, in a pair on both sides; for plain text the text."""
     if isinstance(row, Text):
         return [row.text]
-    return [message["content"] for message in row.messages if message["role"] == "assistant" and message["content"]]
+    return [message["content"] for message in messages_of(row) if message["role"] == "assistant" and message["content"]]
 
 
 def answered(row: Row) -> str:
     """What is answered in the end, with the calls that are made; nothing for plain text."""
-    if isinstance(row, Text):
-        return ""
-    calls = row.messages[-1].get("tool_calls")
-    return f"{answer(row)}\n{json.dumps(calls, sort_keys=True)}" if calls else answer(row)
+    if isinstance(row, (Text, Task)):
+        return answer(row) if isinstance(row, Task) else ""
+    given = "\n".join(_given(chat.messages[-1]) for chat in chats(row))
+    return f"{given}\n{row.label}" if isinstance(row, Vote) else given
+
+
+def _given(message: Message) -> str:
+    calls = message.get("tool_calls")
+    return f"{message['content']}\n{json.dumps(calls, sort_keys=True)}" if calls else str(message["content"])
 
 
 def frame(row: Row) -> str:
     """What a row has besides what is asked and answered: the system's words and the tools."""
-    if isinstance(row, Text) or not isinstance(row, Chat):
-        return ""
-    system = [" ".join(message["content"].split()) for message in row.messages if message["role"] == "system"]
-    return json.dumps([system, row.tools], sort_keys=True) if system or row.tools else ""
+    for chat in chats(row):
+        system = [" ".join(message["content"].split()) for message in chat.messages if message["role"] == "system"]
+        return json.dumps([system, chat.tools], sort_keys=True) if system or chat.tools else ""
+    return ""

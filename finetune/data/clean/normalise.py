@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import replace
 
 from finetune.data.clean.item import Item, edited_value
-from finetune.data.rows import Message, Row, Text
+from finetune.data.rows import Chat, Message, Row, Text, chats, with_chats
 
 BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]{0,40}[A-Za-z]")  # colours and cursor movements of a terminal
@@ -53,6 +53,10 @@ def normalise(item: Item) -> None:
 def _row(row: Row) -> Row:
     if isinstance(row, Text):
         return Text(text(row.text))
+    return with_chats(row, [_chat(chat) for chat in chats(row)])
+
+
+def _chat(row: Chat) -> Chat:
     # A prompt that is joined to its completion may end in a space that belongs between the two.
     ends = [not (row.plain and message["role"] == "user") for message in row.messages]
     return replace(row, messages=tuple(_message(message, end) for message, end in zip(row.messages, ends, strict=True)))

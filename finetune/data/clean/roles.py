@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.data.clean.item import Item
 from finetune.data.formats import ROLES
-from finetune.data.rows import Chat, Message
+from finetune.data.rows import Message, Task, chats, with_chats
 
 # Names that a role goes by besides those that every file may use.
 ALIASES = {
@@ -24,7 +24,7 @@ ALIASES = {
     "sys": "system",
 }
 NEAR = 0.85  # of a misspelt role and the one that is meant
-TURN_LISTS = ("messages", "conversations", "prompt", "completion")
+TURN_LISTS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 
 
 def repair(item: Item) -> None:
@@ -35,9 +35,10 @@ def repair(item: Item) -> None:
             return
         item.convert(values)
         item.changes += item.row is not None
-    if isinstance(item.row, Chat):
+    if item.row is not None and not isinstance(item.row, Task):  # a task has no answer to end with
         before = item.changes
-        item.change(replace(item.row, messages=tuple(_repaired(item.row.messages))))
+        mended = [replace(chat, messages=tuple(_repaired(chat.messages))) for chat in chats(item.row)]
+        item.change(with_chats(item.row, mended))
         item.changes = min(item.changes, before + 1)
 
 

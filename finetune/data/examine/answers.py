@@ -119,9 +119,10 @@ def _says_nothing(lower: str) -> bool:
 
 
 def _repetition(view: View) -> Iterator[Hit]:
-    asked = view.asked().strip()
-    if len(asked) >= LEAST_PROMPT and view.answer.lstrip().startswith(asked):
-        begin = view.begins[-1]
+    asked, turns = view.asked().strip(), zip(reversed(view.parts), reversed(view.begins), strict=True)
+    last = next(((part, begin) for part, begin in turns if part.role == "assistant"), None)
+    if last and len(asked) >= LEAST_PROMPT and last[0].text.lstrip().startswith(asked):
+        begin = last[1]
         yield Hit("answer-repeats-prompt", begin, begin + len(asked), "begins with the whole question")
 
 

@@ -23,9 +23,10 @@ from finetune.data.examine.tools import tool_findings
 from finetune.data.examine.turns import turn_findings
 from finetune.data.examine.view import Hit, View, view
 from finetune.data.likeness.words import count_words
+from finetune.data.load import wanted
 from finetune.data.pieces import HELD_OUT, Piece, records
 from finetune.data.read import Record
-from finetune.data.rows import SHAPES, Chat, Row, compared
+from finetune.data.rows import SHAPES, Chat, Pair, Row, Vote, chats, compared
 from finetune.errors import Fault, UserError, printable
 
 BATCH = 256  # rows that are measured together
@@ -60,8 +61,7 @@ class Look:
         try:
             if piece.first is not None:
                 converter.begin(piece.first)
-            wanted = {*formats.COLUMNS, *formats.TELLING, *data.columns.values()}
-            found = self._rows(records(piece, data, wanted, notes), converter, looked)
+            found = self._rows(records(piece, data, wanted(data, SHAPES), notes), converter, looked)
             for batch in _batches(found):
                 self._count(piece, batch, looked)
         except UserError as error:
@@ -88,7 +88,7 @@ class Look:
         for found, size in zip(batch, sizes, strict=True):
             self._search(found, looked)
             words, answer_words = self._describe(found, looked, held_out)
-            turns = len(found.row.messages) if isinstance(found.row, Chat) else 0
+            turns = max((len(chat.messages) for chat in chats(found.row)), default=0)
             fields = (*hashes(found.row), found.record.row, words, answer_words, turns, size.tokens, size.learned)
             numbers.append(fields)
             if self._settings.check.near is not False:
@@ -129,6 +129,12 @@ class Look:
         """Count what a row is like; gives its words and those of its last answer."""
         text, answer, sums, notes = found.view.text, found.view.answer, looked.sums, looked.notes
         sums.shapes[found.row.shape] += 1
+        if isinstance(found.row, Vote):
+            sums.up += found.row.label
+        if isinstance(found.row, Pair):
+            other = len(found.row.rejected.messages[-1]["content"])
+            sums.longer += len(answer) > other
+            sums.shorter += len(answer) < other
         sums.characters += len(text)
         answer_words = count_words(answer)
         words = answer_words if text is answer else count_words(text)
@@ -182,9 +188,9 @@ class _Found:
 
 def _tool_findings(found: _Found) -> Iterator[tuple[str, str, str]]:
     """What is wrong with tools and their calls: code, words and column."""
-    if isinstance(found.row, Chat):
+    for chat in chats(found.row)[:1]:  # both sides of a pair have the same tools
         tools = "tools" if found.view.values.get("tools") else "functions"
-        for code, what, turn in tool_findings(found.row):
+        for code, what, turn in tool_findings(chat):
             yield (
                 code,
                 what,

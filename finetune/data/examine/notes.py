@@ -53,6 +53,11 @@ class Notes(FaultLog):
             name, column = (place[1], place[2] or "") if place else (where, "")
             tally.samples.append(Sample(name, column, what, mend))
 
+    def pass_over(self, where: str, what: str) -> None:
+        """Note a record of which no pair can be made."""
+        super().pass_over(where, what)
+        self.note("pair-tie", Sample(where, "", what))
+
     def note(self, code: str, sample: Sample, count: int = 1) -> None:
         """Note something found in a row, or the same in several."""
         if code in self.disabled:

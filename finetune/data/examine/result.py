@@ -16,6 +16,8 @@ from finetune.data.examine.notes import Sample
 from finetune.data.examine.settings import CheckSettings
 from finetune.data.examine.sums import Sums
 from finetune.data.examine.whole import labels
+from finetune.data.formats import SAID
+from finetune.data.rows import LEARNED
 from finetune.errors import counted
 
 CHARACTERS_OF_A_TOKEN = 4  # of English text with a common tokenizer; only for a rough estimate
@@ -93,6 +95,7 @@ def _statistics(train: Sums, table: NDArray[Any], settings: CheckSettings) -> di
     answers = table["turns"] > 0
     return {
         "shapes": dict(train.shapes),
+        "votes": {"up": train.up, "down": train.shapes["vote"] - train.up} if train.shapes["vote"] else None,
         "words": _spread(table["words"]),
         "answer_words": _spread(table["answer_words"][answers]),
         "turns": _spread(table["turns"][answers]),
@@ -195,6 +198,10 @@ def _facts(result: Result) -> Iterator[str]:
     held = f", {result.held_out:,} held out" if result.held_out else ""
     held += f", {result.benchmarks:,} of benchmarks" if result.benchmarks else ""
     yield f"{counted(result.rows, 'row')} in {counted(len(result.files), 'file')}{held}"
+    if set(stats["shapes"]) - set(LEARNED):
+        yield f"  {', '.join(f'{count:,} {SAID[shape]}' for shape, count in stats['shapes'].items())}"
+    if votes := stats["votes"]:
+        yield f"  {votes['up']:,} votes up, {votes['down']:,} down"
     for name, said in (("words", "words a row"), ("turns", "turns a conversation"), ("tokens", "tokens a row")):
         if spread := stats[name]:
             low, high, top = spread["median"], spread["p95"], spread["max"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.examine.notes import Sample
-from finetune.data.rows import Chat, Row, hashed, to_json
+from finetune.data.rows import SHAPES, Chat, Pair, Row, Vote, hashed, to_json
 
 MOST_LABELS = 5000
 LONGEST_LABEL = 40  # characters of an answer that may be a label
@@ -21,8 +21,9 @@ MOST_WORDS_OF_LABEL = 5
 ROW = np.dtype(
     [
         ("row", "u8"),
-        ("prompt", "u8"),
-        ("answer", "u8"),
+        ("shape", "u1"),  # its place in rows.SHAPES
+        ("prompt", "u8"),  # of what is asked; of a pair or a vote, of all but the judgement
+        ("answer", "u8"),  # of the last answer; of a pair or a vote, of the judgement
         ("number", "u4"),  # of the row in its file
         ("words", "u4"),
         ("answer_words", "u4"),
@@ -48,6 +49,9 @@ class Sums:
     records: int = 0  # read
     characters: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
+    up: int = 0  # votes
+    longer: int = 0  # pairs whose chosen answer is the longer one
+    shorter: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     short: int = 0  # answers that may be labels
     ended: int = 0  # answers that end as sentences do
@@ -74,7 +78,7 @@ class Sums:
 
     def join(self, other: Sums, most: int) -> None:
         """Take over the counts of the rows that come next."""
-        for name in ("records", "characters", "short", "ended", "unended", "json"):
+        for name in ("records", "characters", "up", "longer", "shorter", "short", "ended", "unended", "json"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.shapes += other.shapes
         self.private += other.private
@@ -93,12 +97,18 @@ class Sums:
         return np.concatenate(self.rows) if self.rows else np.zeros(0, dtype=ROW)
 
 
-def hashes(row: Row) -> tuple[int, int, int]:
-    """The hashes of a row, of all that is asked in it, and of its last answer."""
-    if not isinstance(row, Chat):
-        return hashed(to_json(row)), 0, 0
-    asked, answer = Chat(row.messages[:-1], row.tools), Chat(row.messages[-1:])
-    return hashed(to_json(row)), hashed(to_json(asked)), hashed(to_json(answer))
+def hashes(row: Row) -> tuple[int, int, int, int]:
+    """The hash of a row, its shape, and the hashes of two parts: rows that agree in the first alone speak apart."""
+    own, shape = hashed(to_json(row)), SHAPES.index(row.shape)
+    if isinstance(row, Chat):
+        asked, answer = Chat(row.messages[:-1], row.tools), Chat(row.messages[-1:])
+        return own, shape, hashed(to_json(asked)), hashed(to_json(answer))
+    if isinstance(row, Pair):
+        both = [to_json(row.chosen), to_json(row.rejected)]
+        return own, shape, hashed("\0".join(sorted(both))), hashed(both[0])
+    if isinstance(row, Vote):
+        return own, shape, hashed(to_json(row.chat)), hashed(str(row.label))
+    return own, shape, 0, 0
 
 
 class Places:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune.data.formats import Values
-from finetune.data.rows import Row, Text
+from finetune.data.rows import Message, Pair, Row, Text, Vote, answer, messages_of
 
 AROUND = 30  # characters shown on each side of what was found
 
@@ -45,8 +45,8 @@ class View:
 
     @property
     def answer(self) -> str:
-        """The last answer; for plain text the text."""
-        return self.row.text if isinstance(self.row, Text) else str(self.row.messages[-1]["content"])
+        """The last answer, of a pair the better one; for plain text the text."""
+        return answer(self.row)
 
     def answers(self) -> Iterator[tuple[int, str]]:
         """What the assistant says, with the place in the text at which it begins."""
@@ -68,7 +68,9 @@ class View:
         """In which turn a place of the text lies, and where in what it says; no turn for plain text."""
         index = bisect_right(self.begins, place) - 1
         part = self.parts[index]
-        return (part.number - 1 if part.number else None), (place - self.begins[index] if part.kind == "content" else 0)
+        # The rejected answer of a pair has the number of the other one, and comes after it.
+        turn = part.number - 1 + (part.role == "rejected" and isinstance(self.row, Pair))
+        return (turn if part.number else None), (place - self.begins[index] if part.kind == "content" else 0)
 
     def around(self, hit: Hit, text: str) -> str:
         """The text around a hit, of the same turn; `text` is the row's with what is private masked."""
@@ -81,7 +83,10 @@ class View:
 
 def view(row: Row, values: Values) -> View:
     """A row as the checks see it."""
-    parts = [Part(0, "text", "content", row.text)] if isinstance(row, Text) else list(_parts(row.messages))
+    if isinstance(row, Text):
+        parts = [Part(0, "text", "content", row.text)]
+    else:
+        parts = [part for number, turn in _turns(row) for part in _parts(number, turn)]
     begins, position = [], 0
     for part in parts:
         begins.append(position)
@@ -89,12 +94,22 @@ def view(row: Row, values: Values) -> View:
     return View(row, values, parts, begins, parts[0].text if len(parts) == 1 else "\n".join([p[3] for p in parts]))
 
 
-def _parts(messages: tuple[dict[str, object], ...]) -> Iterator[Part]:
-    for number, message in enumerate(messages, 1):
-        role = str(message["role"])
-        if len(message) > 2:
-            if "reasoning_content" in message:
-                yield Part(number, role, "reasoning", str(message["reasoning_content"]))
-            if "tool_calls" in message:
-                yield Part(number, role, "call", json.dumps(message["tool_calls"], ensure_ascii=False))
-        yield Part(number, role, "content", str(message["content"]))
+def _turns(row: Row) -> Iterator[tuple[int, Message]]:
+    """Every turn of a row with its number; an answer that is not to be given has a role of its own."""
+    turns = list(enumerate(messages_of(row), 1))
+    if isinstance(row, Pair) or (isinstance(row, Vote) and not row.label):
+        number, last = turns.pop()
+        yield from turns
+        yield (number - isinstance(row, Pair), {**last, "role": "rejected"})
+    else:
+        yield from turns
+
+
+def _parts(number: int, message: Message) -> Iterator[Part]:
+    role = str(message["role"])
+    if len(message) > 2:
+        if "reasoning_content" in message:
+            yield Part(number, role, "reasoning", str(message["reasoning_content"]))
+        if "tool_calls" in message:
+            yield Part(number, role, "call", json.dumps(message["tool_calls"], ensure_ascii=False))
+    yield Part(number, role, "content", str(message["content"]))

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.bias import FEWEST_PAIRS, MOST_LONGER
 from finetune.data.examine.languages import NAMES
 from finetune.data.examine.notes import Notes, Sample
 from finetune.data.examine.private import masked
 from finetune.data.examine.sums import Places, Sums
 from finetune.data.leaks import MEND
+from finetune.data.rows import SHAPES
 from finetune.errors import counted, printable
 
 FEWEST_ROWS = 10
+# What rows that agree in all but their answer or their judgement are told, by their shape.
+APART = {
+    "chat": ("prompt-conflict", "asks the same as {} and answers otherwise"),
+    "pair": ("pair-contradicts", "prefers the other answer of the two in {}"),
+    "vote": ("vote-contradicts", "votes otherwise on the same answer than {}"),
+}
 MOST_ANSWERS = 0.8  # share of the answers that makes the others stand out
 MOST_OF_A_LABEL = 0.9
 FEWEST_LABELLED = 20
@@ -43,6 +51,7 @@ def look_at_all(train: Sums, notes: Notes) -> None:
     _answers(train, notes)
     _labels(train, notes)
     _languages(train, notes)
+    _sides(train, notes)
 
 
 def _repeats(hashes: NDArray[np.uint64]) -> Indices:
@@ -57,13 +66,14 @@ def _paired(first: Indices) -> Iterator[tuple[int, int]]:
 
 
 def _conflicts(table: NDArray[np.void], repeated: Indices, places: Places, notes: Notes) -> None:
-    """Rows that ask what an earlier row asks, and answer otherwise."""
+    """Rows that ask what an earlier row asks, and answer or judge otherwise."""
     distinct = np.flatnonzero((repeated == np.arange(len(repeated))) & (table["prompt"] != 0))
     asked = _repeats(table["prompt"][distinct])
     differs = table["answer"][distinct] != table["answer"][distinct][asked]
     for place in np.flatnonzero(differs):
         later, earlier = places.where(int(distinct[place])), places.where(int(distinct[asked[place]]))
-        notes.note("prompt-conflict", Sample(later, "", f"asks the same as {earlier} and answers otherwise"))
+        code, said = APART[SHAPES[table["shape"][distinct[place]]]]
+        notes.note(code, Sample(later, "", said.format(earlier)))
 
 
 def note_trained(train: Sums, held_out: Sums, notes: Notes) -> None:
@@ -112,6 +122,15 @@ def _labels(train: Sums, notes: Notes) -> None:
         share = 100 * found[0][1] / train.short
         said = f"{share:.0f} % of the short answers are {found[0][0]!r}"
         notes.note("label-imbalance", Sample(train.runs[0].file, "", said), found[0][1])
+
+
+def _sides(train: Sums, notes: Notes) -> None:
+    """Pairs of which the length of the answers tells which one is better."""
+    pairs = train.shapes["pair"]
+    for said, count in (("longer", train.longer), ("shorter", train.shorter)):
+        if pairs >= FEWEST_PAIRS and count > MOST_LONGER * pairs:
+            what = f"the {said} answer is the chosen one in {count / pairs:.0%} of {counted(pairs, 'pair')}"
+            notes.note("pair-length", Sample(train.runs[0].file, "", what), count)
 
 
 def _languages(train: Sums, notes: Notes) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from finetune.data.formats import preferences as pairs_of
+from finetune.data.formats.asked import SYSTEM
 from finetune.data.formats.chats import from_contents, from_messages, from_sharegpt
-from finetune.data.formats.layout import BadRow, Layout, Values
+from finetune.data.formats.layout import BadRow, Layout, Tie, Values
 from finetune.data.formats.pairs import (
     asked_turns,
     from_alpaca,
@@ -13,8 +17,10 @@ from finetune.data.formats.pairs import (
     from_text,
     from_two,
 )
+from finetune.data.formats.tasks import from_question, is_task
 from finetune.data.formats.turns import REASONING, ROLES
-from finetune.data.rows import Row, Text
+from finetune.data.formats.votes import from_rated, from_vote, is_said, vote_of
+from finetune.data.rows import LEARNED, REFERENCES, SHAPES, Chat, Pair, Row, Text, messages_of
 from finetune.errors import listed
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "TELLING",
     "BadRow",
     "Layout",
+    "Tie",
     "Values",
     "column",
     "convert",
@@ -41,8 +48,96 @@ SYSTEM_COLUMNS = ("system", "system_prompt", "systemInstruction", "system_instru
 # Columns of what follows the question in its turn.
 MORE_COLUMNS = ("input", "context")
 
+SIDES = ("chosen", "rejected")
+BESIDE = (*SYSTEM, "tools")
+JUDGED = ("response_a", "response_b")
+NUMBERED = ("response_0", "response_1")
+TALKS = ("conversation_a", "conversation_b")
+LISTED = ("scores", "ranks", *BESIDE)
+
+
+def _sided(question: str, *, common: bool = False) -> Layout:
+    """A question with a chosen and a rejected answer."""
+    may, convert = (*BESIDE, *pairs_of.MARGIN), pairs_of.from_columns(question)
+    return Layout((question, *SIDES), may, convert, common=common, shape="pair", answers=SIDES)
+
+
+def _listed(question: str, column: str) -> Layout:
+    """A question with several answers."""
+    convert = pairs_of.from_list(question, column)
+    return Layout((question, column), LISTED, convert, shape="pair", answers=(column,))
+
+
+def _voted(question: str, answer: str, *, common: bool = False) -> Layout:
+    """A question, its answer and a vote."""
+    needs, convert = (question, answer, "label"), from_vote(question, answer, "label")
+    return Layout(needs, BESIDE, convert, common=common, shape="vote", answers=(answer,), tells=is_said("label"))
+
+
+def _rated(label: str) -> Layout:
+    """A conversation and a vote on its last answer."""
+    return Layout(("messages", label), BESIDE, from_rated(label), shape="vote", tells=is_said(label))
+
+
+def _task(column: str, *, common: bool = False) -> Layout:
+    """A question that is answered while the model learns."""
+    may, tells = (*BESIDE, *REFERENCES), is_task(column)
+    return Layout((column,), may, from_question(column), common=common, shape="task", tells=tells)
+
+
 # In the order in which they are tried: a record that fits several is what comes first.
 LAYOUTS: dict[str, Layout] = {
+    "prompt_chosen_rejected": _sided("prompt", common=True),
+    "question_chosen_rejected": _sided("question"),
+    "instruction_chosen_rejected": Layout(
+        ("instruction", *SIDES),
+        ("input", *BESIDE, *pairs_of.MARGIN),
+        pairs_of.from_instruction,
+        shape="pair",
+        answers=SIDES,
+    ),
+    "messages_chosen_rejected": _sided("messages"),
+    "conversations_chosen_rejected": _sided("conversations"),
+    "chosen_rejected": Layout(
+        SIDES, ("tools", *pairs_of.MARGIN), pairs_of.from_whole, common=True, shape="pair", answers=SIDES
+    ),
+    "preferred_output": Layout(
+        ("input", "preferred_output", "non_preferred_output"),
+        (),
+        pairs_of.from_outputs,
+        shape="pair",
+        answers=("preferred_output", "non_preferred_output"),
+    ),
+    "response_j_k": Layout(
+        ("question", "response_j", "response_k"),
+        BESIDE,
+        pairs_of.from_columns("question", "response_j", "response_k"),
+        shape="pair",
+        answers=("response_j", "response_k"),
+    ),
+    "response_a_b": Layout(
+        ("prompt", *JUDGED),
+        ("preference", "winner", *BESIDE),
+        pairs_of.from_verdict("prompt", JUDGED, ("preference", "winner")),
+        shape="pair",
+        answers=JUDGED,
+    ),
+    "response_0_1": Layout(
+        ("prompt", *NUMBERED, "better_response_id"),
+        BESIDE,
+        pairs_of.from_verdict("prompt", NUMBERED, ("better_response_id",)),
+        shape="pair",
+        answers=NUMBERED,
+    ),
+    "conversation_a_b": Layout((*TALKS, "winner"), (), pairs_of.from_conversations, shape="pair", answers=TALKS),
+    "prompt_completions": _listed("prompt", "completions"),
+    "prompt_responses": _listed("prompt", "responses"),
+    "instruction_completions": _listed("instruction", "completions"),
+    "prompt_completion_label": _voted("prompt", "completion", common=True),
+    "prompt_response_label": _voted("prompt", "response"),
+    "messages_label": _rated("label"),
+    "messages_rating": _rated("rating"),
+    "messages_feedback": _rated("feedback"),
     "messages": Layout(("messages",), ("tools", "functions", "system"), from_messages, common=True),
     "sharegpt": Layout(("conversations",), ("system", "tools"), from_sharegpt, common=True),
     "contents": Layout(("contents",), ("systemInstruction", "system_instruction", "tools"), from_contents),
@@ -57,7 +152,11 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "problem_solution": Layout(("problem", "solution"), (), from_two("problem", "solution")),
     "input_output": Layout(("input", "output"), (), from_two("input", "output")),
-    "text": Layout(("text",), (), from_text, common=True),
+    "text": Layout(("text",), (), from_text, common=True, shape="text"),
+    "prompt": _task("prompt", common=True),
+    "problem": _task("problem"),
+    "question": _task("question"),
+    "asked_messages": _task("messages", common=True),
 }
 
 COLUMNS = frozenset(name for layout in LAYOUTS.values() for name in (*layout.needs, *layout.may))
@@ -66,30 +165,67 @@ COLUMNS = frozenset(name for layout in LAYOUTS.values() for name in (*layout.nee
 # Columns that are not read, but tell what a record is for.
 TELLING = frozenset((*PREFERENCES, "label", "parent_id", *(name for each in LAYOUTS.values() for name in each.unless)))
 
+# What the rows of a shape are called, with the columns that show it.
+SAID = {
+    "pair": "preference pairs (chosen, rejected)",
+    "vote": "votes (label)",
+    "chat": "conversations that are learned as they are",
+    "text": "plain text",
+    "task": "questions without an answer that is learned",
+}
 
-def detect(values: Values) -> str | None:
-    """The layout of a record, or None: the first of LAYOUTS that it fits."""
-    return next((name for name, layout in LAYOUTS.items() if _fits(layout, values)), None)
+
+def columns_of(shapes: Sequence[str]) -> frozenset[str]:
+    """The columns that layouts of these shapes use."""
+    layouts = (layout for layout in LAYOUTS.values() if layout.shape in shapes)
+    return frozenset(name for layout in layouts for name in (*layout.needs, *layout.may))
 
 
-def _fits(layout: Layout, values: Values) -> bool:
-    return all(key in values for key in layout.needs) and not any(key in values for key in layout.unless)
+def detect(values: Values, shapes: Sequence[str] = LEARNED) -> str | None:
+    """The layout of a record, or None: the first of LAYOUTS that it fits, of these shapes."""
+    wanted = ((name, layout) for name, layout in LAYOUTS.items() if layout.shape in shapes)
+    is_only = len(set(shapes)) == 1
+    return next((name for name, layout in wanted if _fits(layout, values, is_only)), None)
 
 
-def other_method(values: Values) -> str | None:
-    """What a record is made for when not for learning answers: a bad answer must not be learned."""
-    if any(values.get(column) is not None for column in PREFERENCES):
-        return "preference pairs (chosen, rejected)"
-    if isinstance(values.get("label"), bool) and "text" not in values:
-        return "votes (label)"
-    if "parent_id" in values and "text" in values:
-        return "single messages of a tree of conversations (parent_id)"
+def _fits(layout: Layout, values: Values, is_only: bool) -> bool:
+    if not all(key in values for key in layout.needs) or any(key in values for key in layout.unless):
+        return False
+    return is_only or layout.tells is None or layout.tells(values)
+
+
+def mixed_in(layout: str, values: Values) -> str | None:
+    """The layout of a record that does not fit its file's, where it is another one."""
+    own = LAYOUTS[layout].shape
+    found = detect(values, LEARNED if own in LEARNED else (own,)) or detect(values, SHAPES)
+    return None if found == layout else found
+
+
+def other_shape(values: Values, shapes: Sequence[str]) -> str | None:
+    """The shape of rows that a record is made for, when it is none of these."""
+    for shape in (one for one in SAID if one not in shapes):
+        found = detect(values, (shape,))
+        if found and (shape != "vote" or vote_of(values[LAYOUTS[found].needs[-1]]) is not None):
+            return shape
     return None
 
 
-def wanted_text() -> str:
+def unlearnable(values: Values) -> str | None:
+    """The shape of a record that is not there to be learned as it is: a bad answer must not be learned."""
+    if any(values.get(column) is not None for column in PREFERENCES):
+        return "pair"
+    return "vote" if isinstance(values.get("label"), bool) and "text" not in values else None
+
+
+def is_of_tree(values: Values) -> bool:
+    """Whether a record is one message of a tree of conversations."""
+    return "parent_id" in values and "text" in values
+
+
+def wanted_text(shapes: Sequence[str] = LEARNED) -> str:
     """The columns that the common layouts need, for an error message."""
-    return " or ".join("+".join(layout.needs) for layout in LAYOUTS.values() if layout.common)
+    common = (layout for layout in LAYOUTS.values() if layout.common and layout.shape in shapes)
+    return " or ".join("+".join(layout.needs) for layout in common)
 
 
 def missing(layout: str, values: Values) -> list[str]:
@@ -112,6 +248,8 @@ def column(layout: str, values: Values, row: Row, turn: int | None = None, at: i
     Without a turn it is the column of the last.
     """
     own = LAYOUTS[layout]
+    if not isinstance(row, (Chat, Text)):
+        return _column_of_other(own, values, row, turn)
     if isinstance(row, Text) or turn is None or turn == len(row.messages) - 1:
         return own.needs[-1]
     if turn == 0 and row.messages[0]["role"] == "system" and (beside := _system_column(own, values)):
@@ -125,6 +263,21 @@ def column(layout: str, values: Values, row: Row, turn: int | None = None, at: i
         return answer if turn >= asked_turns(values[question]) else question
     more = [name for name in MORE_COLUMNS if name in own.may and values.get(name)]
     return more[0] if more and at > len(values[question]) else question
+
+
+def _column_of_other(own: Layout, values: Values, row: Row, turn: int | None) -> str:
+    """The same for a pair, a vote or a task."""
+    turns = messages_of(row)
+    first = len(row.chosen.messages) - 1 if isinstance(row, Pair) else len(turns) - 1
+    if turn is None or not 0 <= turn < len(turns):
+        return own.needs[-1]
+    if own.answers and turn >= first:
+        said = turns[turn]["content"]
+        own_side = own.answers[-1] if turn > first else own.answers[0]
+        return next((name for name in own.answers if values.get(name) == said), own_side)
+    if turn == 0 and turns[0]["role"] == "system":
+        return _system_column(own, values) or own.needs[0]
+    return own.needs[0]
 
 
 def _system_column(layout: Layout, values: Values) -> str:

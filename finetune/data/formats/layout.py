@@ -19,6 +19,13 @@ class BadRow(Exception):
         self.field, self.what, self.mend, self.code = field, what, mend, code
 
 
+class Tie(BadRow):
+    """A record in which no answer is better than another: nothing is wrong with it, but it is no pair."""
+
+    def __init__(self, field: str, what: str) -> None:
+        super().__init__(field, what, "leave the row out", "pair-tie")
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way of writing rows."""
@@ -28,3 +35,6 @@ class Layout:
     convert: Callable[[Values], Row]
     unless: tuple[str, ...] = ()  # columns that tell of another kind of data
     common: bool = False  # named when no layout fits
+    shape: str = "chat"  # of the rows
+    answers: tuple[str, ...] = ()  # columns of what is answered, where rows are not there to be learned as they are
+    tells: Callable[[Values], bool] | None = None  # more that must hold where rows of other shapes are wanted too

@@ -93,12 +93,20 @@ def write_rows(tmp_path: Path) -> Callable[..., str]:
 def run_prepare(tmp_path: Path, family: Callable[[str], Any]) -> Callable[..., PreparedData]:
     """Prepare files with the settings given, for a ChatML tokenizer unless another is given."""
 
-    def run(train: Any, *, tokenizer: Any = None, max_length: int = 512, learn: str = "assistant", **data: Any) -> Any:
+    def run(
+        train: Any,
+        *,
+        tokenizer: Any = None,
+        max_length: int = 512,
+        learn: str = "assistant",
+        shapes: tuple[str, ...] = ("chat", "text"),
+        **data: Any,
+    ) -> Any:
         config = DataConfig(train=train, **data)
         return prepare(
             config,
             learn=learn,
-            shapes=("chat", "text"),
+            shapes=shapes,
             tokenizer=tokenizer or family("smollm2"),
             max_length=max_length,
             seed=42,

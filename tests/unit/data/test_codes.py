@@ -71,6 +71,16 @@ def turn(**more: Any) -> Planted:
     return among({"messages": [{"role": "user", "content": "q?"}, {"role": "assistant", "content": "a", **more}]})
 
 
+def turns(*said: str) -> list[dict[str, str]]:
+    """Turns that the user begins."""
+    return [{"role": ("user", "assistant")[place % 2], "content": one} for place, one in enumerate(said)]
+
+
+def judged(**more: Any) -> Planted:
+    """A pair with more keys."""
+    return only("t.jsonl", lines([JUDGED, {**JUDGED, **more}]))
+
+
 def called(arguments: Any, *, name: str = "weather", tools: Any = TOOLS, after: tuple[Any, ...] = ()) -> Planted:
     """A conversation with one call."""
     call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -100,6 +110,11 @@ LONG = "word " * 3000
 CALLED = {"role": "tool", "content": "no", "tool_call_id": "call_1"}
 SAID = {"role": "assistant", "content": "It is not."}
 OTHER_TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
+JUDGED = {"prompt": "Is it so?", "chosen": "yes", "rejected": "no"}
+TRIMS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 RAISES = "{% if messages[0].content == 'hi' %}{{ raise_exception('no') }}{% endif %}"
 
 PLANTED: dict[str, Planted] = {
@@ -131,7 +146,7 @@ PLANTED: dict[str, Planted] = {
     "row-not-object": among(5),
     "layout-unknown": only("t.jsonl", lines([{"a": "b"}])),
     "layout-mixed": among({"text": "x"}),
-    "other-method": only("t.jsonl", lines([{"prompt": "a", "chosen": "b", "rejected": "c"}])),
+    "other-method": only("t.jsonl", lines([{"message_id": "1", "parent_id": None, "role": "prompter", "text": "a"}])),
     "columns-setting": Planted({"t.jsonl": lines(GOOD)}, ("t.jsonl", "data.columns.prompt=question")),
     "field-missing": among({"id": 1}),
     "field-type": among({"messages": "x"}),
@@ -156,6 +171,17 @@ PLANTED: dict[str, Planted] = {
     "call-shape": turn(tool_calls=[{"function": {}}]),
     "tool-shape": among({**GOOD[0], "tools": [5]}),
     "tool-uncalled": among(chat(("user", "a"), ("tool", "b"), ("assistant", "c"))),
+    "pair-equal": judged(chosen="b", rejected="b"),
+    "pair-prompt": only("t.jsonl", lines([{"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "x", "c", "y")}])),
+    "pair-verdict": only("t.jsonl", lines([{"prompt": "a", "response_a": "b", "response_b": "c", "winner": "the first"}])),
+    "pair-score": judged(score_chosen=1, score_rejected=2),
+    "pair-tie": only("t.jsonl", lines([{"prompt": "a", "completions": ["b", "c"], "scores": [n, 1]} for n in (1, 2)])),
+    "pair-contradicts": only("t.jsonl", lines([JUDGED, {**JUDGED, "chosen": "no", "rejected": "yes"}])),
+    "pair-length": only("t.jsonl", lines([{**JUDGED, "prompt": f"Is {n} so?", "rejected": "never"} for n in range(20)])),
+    "pair-tokens": Planted({"t.jsonl": lines([JUDGED, {**JUDGED, "rejected": "yes "}]), "c.jinja": TRIMS}, ("t.jsonl", TINY, "model.chat_template=c.jinja")),
+    "vote-invalid": only("t.jsonl", lines([{"prompt": "a", "completion": "b", "label": vote} for vote in (True, "maybe")])),
+    "vote-contradicts": only("t.jsonl", lines([{"prompt": "a", "completion": "b", "label": vote} for vote in (True, False)])),
+    "task-answered": only("t.jsonl", lines([{"prompt": turns("a", "b"), "answer": "b"}])),
     "tool-undeclared": called({}, name="wether"),
     "tool-twice": called({"city": "Oslo"}, tools=[*TOOLS, OTHER_TOOL]),
     "tool-name": called({"city": "Oslo"}, tools=[*TOOLS, {"name": "a b"}]),

@@ -16,6 +16,7 @@ from finetune.data.examine.settings import CheckSettings
 from finetune.data.faults import FaultLog
 from finetune.data.formats import LAYOUTS
 from finetune.data.read import Record
+from finetune.data.rows import SHAPES
 
 Values = dict[str, Any]
 Fill = Callable[[str], Values]
@@ -27,6 +28,11 @@ def turns(*said: Any) -> list[Values]:
 
 def gemini(*said: str) -> list[Values]:
     return [{"role": ("user", "model")[place % 2], "parts": [{"text": one}]} for place, one in enumerate(said)]
+
+
+def openai(asked: str, better: str, worse: str) -> Values:
+    outputs = {"preferred_output": turns("", better)[1:], "non_preferred_output": turns("", worse)[1:]}
+    return {"input": {"messages": turns(asked)}, **outputs}
 
 
 # What a file holds when something stands in one of its columns, and that column.
@@ -57,7 +63,35 @@ PLACES: list[tuple[str, str, Fill]] = [
     ("problem_solution", "problem", lambda x: {"problem": x, "solution": "b"}),
     ("input_output", "input", lambda x: {"input": x, "output": "b"}),
     ("text", "text", lambda x: {"text": x}),
-]
+    ("prompt_chosen_rejected", "prompt", lambda x: {"prompt": x, "chosen": "b", "rejected": "c"}),
+    ("prompt_chosen_rejected", "chosen", lambda x: {"system": "s", "prompt": "a", "chosen": x, "rejected": "c"}),
+    ("prompt_chosen_rejected", "rejected", lambda x: {"prompt": "a", "chosen": "b", "rejected": x}),
+    ("question_chosen_rejected", "question", lambda x: {"question": x, "chosen": "b", "rejected": "c"}),
+    ("instruction_chosen_rejected", "instruction", lambda x: {"instruction": x, "chosen": "b", "rejected": "c"}),
+    ("messages_chosen_rejected", "messages", lambda x: {"messages": turns(x), "chosen": "b", "rejected": "c"}),
+    ("conversations_chosen_rejected", "rejected", lambda x: {"conversations": turns("a"), "chosen": "b", "rejected": x}),
+    ("chosen_rejected", "chosen", lambda x: {"chosen": turns(x, "b"), "rejected": turns(x, "c")}),
+    ("chosen_rejected", "rejected", lambda x: {"chosen": turns("a", "b"), "rejected": turns("a", x)}),
+    ("preferred_output", "input", lambda x: openai(x, "b", "c")),
+    ("preferred_output", "non_preferred_output", lambda x: openai("a", "b", x)),
+    ("response_j_k", "response_k", lambda x: {"question": "a", "response_j": "b", "response_k": x}),
+    ("response_a_b", "response_a", lambda x: {"prompt": "a", "response_a": x, "response_b": "c", "winner": "b"}),
+    ("response_0_1", "response_1", lambda x: {"prompt": "a", "response_0": "b", "response_1": x, "better_response_id": 0}),
+    ("conversation_a_b", "conversation_b", lambda x: {"conversation_a": turns("a", "b"), "conversation_b": turns("a", x), "winner": "a"}),
+    ("prompt_completions", "completions", lambda x: {"prompt": "a", "completions": ["b", x]}),
+    ("prompt_responses", "prompt", lambda x: {"prompt": x, "responses": ["b", "c"]}),
+    ("instruction_completions", "completions", lambda x: {"instruction": "a", "completions": [{"text": x, "score": 1}, {"text": "b", "score": 0}]}),
+    ("prompt_completion_label", "prompt", lambda x: {"prompt": x, "completion": "b", "label": True}),
+    ("prompt_completion_label", "completion", lambda x: {"prompt": "a", "completion": x, "label": False}),
+    ("prompt_response_label", "response", lambda x: {"prompt": "a", "response": x, "label": "up"}),
+    ("messages_label", "messages", lambda x: {"messages": turns("a", x), "label": True}),
+    ("messages_rating", "messages", lambda x: {"messages": turns(x, "b"), "rating": "down"}),
+    ("messages_feedback", "messages", lambda x: {"messages": turns("a", x), "feedback": "up"}),
+    ("prompt", "prompt", lambda x: {"prompt": x, "reference": "b"}),
+    ("problem", "problem", lambda x: {"problem": x, "target": "b"}),
+    ("question", "question", lambda x: {"question": x, "ground_truth": "b"}),
+]  # fmt: skip
+ASKED: list[tuple[str, str, Fill]] = [("asked_messages", "messages", lambda x: {"messages": turns(x), "answer": "b"})]
 # Columns that may be blank, so that only what stands in them is found.
 MAY_BE_BLANK: list[tuple[str, str, Fill]] = [
     ("messages", "system", lambda x: {"system": x, "messages": turns("a", "b")}),
@@ -67,20 +101,25 @@ MAY_BE_BLANK: list[tuple[str, str, Fill]] = [
 ]  # fmt: skip
 
 
-def fault(values: Values, columns: dict[str, str] | None = None) -> str:
+def fault(values: Values, columns: dict[str, str] | None = None, shapes: tuple[str, ...] = SHAPES) -> str:
     """The field that the first fault of a record names."""
     faults = FaultLog()
-    assert Converter(RowsConfig(columns=columns or {}), ("chat", "text"), faults).row(Record("a", 1, values)) is None
+    assert Converter(RowsConfig(columns=columns or {}), shapes, faults).row(Record("a", 1, values)) is None
     return faults.faults[0].where.removeprefix("a:1 ")
 
 
 def test_every_layout_has_its_cases() -> None:
-    assert {layout for layout, _, _ in PLACES} == set(LAYOUTS)
+    assert {layout for layout, _, _ in (*PLACES, *ASKED)} == set(LAYOUTS)
 
 
 @pytest.mark.parametrize(("layout", "column", "fill"), PLACES)
 def test_a_fault_names_the_column_that_it_lies_in(layout: str, column: str, fill: Fill) -> None:
     assert fault(fill(" ")) == column
+
+
+def test_a_fault_names_the_column_of_a_task_that_only_tasks_have() -> None:
+    ((_, column, fill),) = ASKED
+    assert fault(fill(" "), shapes=("task",)) == column
 
 
 @pytest.mark.parametrize(("layout", "column", "fill"), [*PLACES, *MAY_BE_BLANK])

@@ -322,7 +322,9 @@ def test_shape_that_the_method_does_not_learn_is_refused(
     from finetune.data.prepare import prepare
 
     path = write_rows([{"text": "Oslo"}])
-    with pytest.raises(UserError, match="the rows are text, and the method learns from chat"):
+    with pytest.raises(
+        UserError, match="the rows are plain text, which this method does not learn from; use method=sft"
+    ):
         prepare(
             DataConfig(train=path),
             learn="assistant",

@@ -59,3 +59,15 @@ def question(number: int, answer: str = "") -> dict[str, Any]:
     """A row of messages."""
     turns = [{"role": "user", "content": f"Question {number}?"}]
     return {"messages": [*turns, {"role": "assistant", "content": answer or f"Answer {number}."}]}
+
+
+def lookup(number: int) -> dict[str, Any]:
+    """A question about one of two sentences, which the embedded model gets right at times."""
+    from random import Random
+
+    from finetune.tiny.curriculum import lookup as drawn
+
+    episode = drawn(Random(number), "train", 2, absent=0.0)
+    first = episode.trained[0]
+    turns = episode.messages[: first + 1]
+    return {"messages": list(turns[:-1]), "answer": turns[-1]["content"]}

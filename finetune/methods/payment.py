@@ -19,7 +19,6 @@ from finetune.plan.batches import BatchPlan
 from finetune.rewards import Rewards, Scored
 from finetune.rewards.batch import last_question
 
-SAMPLES = "completions.jsonl"
 KEPT_GROUPS = 2  # of each logged step
 LONGEST_KEPT = 4000  # characters of an answer
 
@@ -53,8 +52,15 @@ class Answer:
 class Payment:
     """Pays answers with all rewards at once; TRL sees their sum, the logs each of them."""
 
-    def __init__(self, rewards: Rewards, batch: BatchPlan, stop_ids: Collection[int], path: Path | None) -> None:
-        self.rewards, self.batch, self.stop_ids, self.path = rewards, batch, stop_ids, path
+    def __init__(
+        self,
+        rewards: Rewards,
+        columns: Sequence[str],
+        batch: BatchPlan,
+        stop_ids: Collection[int],
+        path: Path | None,
+    ) -> None:
+        self.rewards, self.columns, self.batch, self.stop_ids, self.path = rewards, columns, batch, stop_ids, path
         self.is_measuring = False
         self._measured: list[Scored] = []
 
@@ -105,7 +111,8 @@ class Payment:
         """What each answer is paid."""
         rows = {one.row: one.task for one in prompts}
         given = [rows[one.row] for one in prompts]
-        names = dict.fromkeys(name for task in rows.values() for name in task.columns)
+        # all columns of the run: of a few rows none may have one that a reward asks for
+        names = dict.fromkeys([*self.columns, *(name for task in rows.values() for name in task.columns)])
         columns = {name: [task.columns.get(name) for task in given] for name in names}
         return self.rewards.score([task.messages for task in given], completions, columns)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune.errors import UserError, counted
 from finetune.log import log
-from finetune.methods.payment import SAMPLES, Answer, Asked
+from finetune.methods.payment import Answer, Asked
 from finetune.methods.sampling import Sampled
 from finetune.plan import RunPlan
 
@@ -55,11 +54,10 @@ class Probe(TrainerCallback):  # type: ignore[misc]
 
         path = self.trainer.payment.path
         if path is not None:
-            forget_after(path, state.global_step)
+            # step 0 is kept anew
+            forget_after(path, state.global_step or -1)
         if state.global_step:
             return  # it was tried when it began
-        if path is not None:
-            Path(path.parent / SAMPLES).unlink(missing_ok=True)
         with self.apart():
             groups = self._answered(args)
         self.trainer.payment.keep(0, groups)

@@ -6,7 +6,7 @@ of its group is what is learned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ def _check_rewards(config: Sampled, sources: Mapping[str, str], facts: Facts) ->
         return faults
     rows = list(tasks(facts.data.train))
     try:
-        with rewards_for(config, rows) as rewards:
+        with rewards_for(config, columns_of(rows)) as rewards:
             trial(rewards, rows)
             return [] if config.allow_cheating else list(_cheated(rewards, rows))
     except UserError as error:
@@ -186,9 +186,14 @@ def tasks(split: SplitFacts, most: int = TRIED_ROWS) -> Iterator[Task]:
     return (row for row in islice(read_rows(split), most) if isinstance(row, Task))
 
 
-def rewards_for(config: Sampled, rows: Sequence[Task]) -> Rewards:
+def columns_of(rows: Iterable[Task]) -> list[str]:
+    """The columns that some of the rows have."""
+    return list(dict.fromkeys(name for row in rows for name in row.columns))
+
+
+def rewards_for(config: Sampled, columns: Sequence[str]) -> Rewards:
     """The rewards of a run; close them when it ends."""
-    return build(config, dict.fromkeys(name for row in rows for name in row.columns), (), SECTION)
+    return build(config, columns, (), SECTION)
 
 
 def sampling_arguments(plan: RunPlan) -> dict[str, Any]:

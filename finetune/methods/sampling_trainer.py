@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from finetune.evaluate.contents import SAMPLES
 from finetune.log import rank
 from finetune.methods.arguments import Parts
 from finetune.methods.drift import Drift
-from finetune.methods.payment import SAMPLES, Asked, Closing, Payment
+from finetune.methods.payment import Asked, Closing, Payment
 from finetune.methods.probe import Probe
-from finetune.methods.sampling import Sampled, rewards_for, tasks
+from finetune.methods.sampling import Sampled, columns_of, rewards_for, tasks
 from finetune.plan import RunPlan
 
 
@@ -65,9 +66,10 @@ def built(kind: Any, plan: RunPlan, parts: Parts) -> Any:
     assert isinstance(config, Sampled)
     # TRL ends an answer where the model's own settings do; the chat template may end it elsewhere.
     parts.model.generation_config.eos_token_id = list(plan.data.stop_ids)
-    rewards = rewards_for(config, list(tasks(plan.data.train)))
+    columns = columns_of(tasks(plan.data.train))
+    rewards = rewards_for(config, columns)
     path = Path(plan.run_dir) / SAMPLES if rank() == 0 else None
-    payment = Payment(rewards, plan.batch, frozenset(plan.data.stop_ids), path)
+    payment = Payment(rewards, columns, plan.batch, frozenset(plan.data.stop_ids), path)
     trainer = kind(
         model=parts.model,
         reward_funcs=[payment.total],

@@ -88,8 +88,23 @@ def load_model(
     except ImportError as error:
         raise UserError.at("model.attention", first_line(error), "use model.attention=sdpa") from error
     _check_loaded(facts, info)
+    if quantization is not None and quantization.bits == 4:
+        _keep_trainable(model)
     prepare_tokens(model, tokenizer, facts)
     return model
+
+
+def _keep_trainable(model: PreTrainedModel) -> None:
+    """Keep 4-bit layers as they are when the model is read between steps.
+
+    On some processors bitsandbytes packs them anew for reading, for good, and what is packed passes no gradient on:
+    after one evaluation the layers below would silently learn nothing more.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_reader(facts: ModelFacts, *, precision: str, device: str) -> PreTrainedModel:

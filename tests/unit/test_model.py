@@ -74,6 +74,25 @@ def test_eight_bit_weights_are_held_as_asked(facts: ModelFacts) -> None:
     assert isinstance(layer, Linear8bitLt) and layer.weight.dtype == torch.int8
 
 
+def test_four_bit_layers_pass_gradients_on_after_the_model_was_read(facts: ModelFacts) -> None:
+    import torch
+
+    model = load(facts, quantization=QuantizationPlan(4, "nf4", True))
+    ids = torch.arange(5, 12)[None]
+
+    def gradient() -> Any:
+        inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model.train()
+        model(inputs_embeds=inputs).logits.square().sum().backward()
+        return inputs.grad
+
+    before = gradient()
+    model.eval()
+    with torch.no_grad():
+        model(ids)
+    assert torch.equal(before, gradient())
+
+
 def test_sharded_four_bit_weights_pose_as_the_precision(facts: ModelFacts) -> None:
     import torch
 

@@ -26,6 +26,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from finetune.methods import distill, grpo, sft
+from finetune.methods import distill, dpo, grpo, kto, rloo, sft
 
-METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill, grpo)}
+METHODS: dict[str, ModuleType] = {module.OPTION: module for module in (sft, distill, dpo, kto, grpo, rloo)}

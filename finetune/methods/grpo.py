@@ -104,7 +104,12 @@ def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, st
 def check(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Fault]:
     """What these settings cannot mean for this model and these rows."""
     assert isinstance(config.method, Config)
-    return [*_check_loss(config.method), *sampling.check(config, sources, facts)]
+    method = config.method
+    return [
+        *_check_loss(method),
+        *sampling.check_reference(config, method.beta),
+        *sampling.check(config, sources, facts),
+    ]
 
 
 def _check_loss(config: Config) -> Iterator[Fault]:

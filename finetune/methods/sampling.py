@@ -121,6 +121,14 @@ def check(config: RunConfig, sources: Mapping[str, str], facts: Facts) -> list[F
     return [*_refused(method), *_check_context(method, facts), *_check_rewards(method, sources, facts)]
 
 
+def check_reference(config: RunConfig, beta: float | None) -> list[Fault]:
+    """A reference that TRL would read from a file which lacks the rows that were added."""
+    if not beta or config.tuning.option != "full" or not config.tuning.new_tokens:
+        return []
+    what = "ties the model to what its files hold, which lack the rows of tuning.new_tokens"
+    return [Fault("method.beta", what, "use 0, or train an adapter with tuning=lora")]
+
+
 def _refused(config: Sampled) -> Iterator[Fault]:
     for name in config.trl:
         why = next((REFUSED[key] for key in REFUSED if name == key or (key.endswith("_") and name.startswith(key))), "")

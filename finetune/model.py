@@ -88,17 +88,17 @@ def load_model(
     except ImportError as error:
         raise UserError.at("model.attention", first_line(error), "use model.attention=sdpa") from error
     _check_loaded(facts, info)
-    if quantization is not None and quantization.bits == 4:
-        _keep_trainable(model)
     prepare_tokens(model, tokenizer, facts)
+    if quantization is not None:
+        _keep_gradients(model)
     return model
 
 
-def _keep_trainable(model: PreTrainedModel) -> None:
-    """Keep 4-bit layers as they are when the model is read between steps.
+def _keep_gradients(model: PreTrainedModel) -> None:
+    """Keep 4-bit weights as they are when the model is evaluated on a CPU.
 
-    On some processors bitsandbytes packs them anew for reading, for good, and what is packed passes no gradient on:
-    after one evaluation the layers below would silently learn nothing more.
+    bitsandbytes would rewrite them, for good, for a kernel that is faster and has no gradient: every step after the
+    first evaluation would learn from wrong gradients, and nothing would say so.
     """
     from bitsandbytes.nn import Linear4bit
 

@@ -14,12 +14,14 @@ from finetune.data.groups import groups_of_rows
 from finetune.data.leaks import Compared, note_leak, strongest
 from finetune.data.likeness.contamination import overlaps
 from finetune.data.prepared import Allowed
-from finetune.data.rows import Chat, Row, Text, compared, from_json
+from finetune.data.rows import REFERENCES, Chat, Pair, Row, Text, Vote, compared, from_json
 from finetune.errors import Fault, UserError, counted, listed
 from finetune.evaluate.questions import choose_rows
 from finetune.evaluate.settings import EvaluateSettings, MeasuredRows
 from finetune.evaluate.subjects import Subject
 from finetune.log import log
+from finetune.rewards import Rewarded
+from finetune.rewards.batch import as_text
 
 if TYPE_CHECKING:
     from finetune.data.load import Loaded
@@ -76,21 +78,52 @@ def _own_rows(plan: RunPlan, most: int, seed: int) -> tuple[Measured, _Texts]:
     from finetune.data.prepare import read_groups, read_rows
 
     split = check_rows(Path(plan.run_dir), plan)
-    held_out = choose_rows(read_rows(split), split.rows, most, seed)
-    places = [_own_place(plan, index) for index in choose_rows(range(split.rows), split.rows, most, seed)]
-    clusters = tuple(choose_rows(read_groups(split), split.rows, most, seed))
-    training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
+    column = reference_of(plan)
+    chosen = zip(
+        (answered(row, column) for row in choose_rows(read_rows(split), split.rows, most, seed)),
+        choose_rows(range(split.rows), split.rows, most, seed),
+        choose_rows(read_groups(split), split.rows, most, seed),
+        strict=True,
+    )
+    kept = [(row, index, group) for row, index, group in chosen if row is not None]
+    training = [answered(row, column) for row in read_rows(plan.data.train, POOL)]
     fingerprint = plan.data.held_out_fingerprint
     measured = Measured(
-        plan.data.shape,
-        tuple(held_out),
-        tuple(places),
-        tuple(training),
+        asked_shape(plan),
+        tuple(row for row, _, _ in kept),
+        tuple(_own_place(plan, index) for _, index, _ in kept),
+        tuple(row for row in training if isinstance(row, Chat)),
         split_fingerprint=fingerprint,
-        clusters=clusters,
+        clusters=tuple(group for _, _, group in kept),
     )
     every = [compared(row) for row in read_rows(split)]
     return measured, _Texts(Compared("data.eval", every, lambda index: _own_place(plan, index)))
+
+
+def asked_shape(plan: RunPlan) -> str:
+    """The shape in which a run's rows are asked: pairs, votes and tasks as conversations with a good answer."""
+    return "text" if plan.data.shape == "text" else "chat"
+
+
+def reference_of(plan: RunPlan) -> str | None:
+    """The column with the right answers of a run's tasks, where its settings name one."""
+    method = plan.config.method
+    return method.reference if isinstance(method, Rewarded) else None
+
+
+def answered(row: Row, column: str | None) -> Chat | Text | None:
+    """A row as what is asked and a good answer to it; none where there is no good one."""
+    if isinstance(row, (Chat, Text)):
+        return row
+    if isinstance(row, Pair):
+        return row.chosen
+    if isinstance(row, Vote):
+        return row.chat if row.label else None
+    names = (column,) if column is not None else REFERENCES
+    right = next((row.columns[name] for name in names if row.columns.get(name) is not None), None)
+    if right is None:
+        return None
+    return Chat((*row.messages, {"role": "assistant", "content": as_text(right)}), row.tools, row.plain)
 
 
 def _own_place(plan: RunPlan, index: int) -> str:
@@ -114,8 +147,8 @@ def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> 
     loaded, train = _load(settings.data)
     rows = [from_json(one.json) for one in loaded]
     shape = "chat" if any(isinstance(row, Chat) for row in rows) else "text"
-    if plan is not None and plan.data.shape != shape:
-        what = f"holds {SHAPE_SAID[shape]}, and {plan.run_dir} was trained on {SHAPE_SAID[plan.data.shape]}"
+    if plan is not None and asked_shape(plan) != shape:
+        what = f"holds {SHAPE_SAID[shape]}, and {plan.run_dir} was trained on {SHAPE_SAID[asked_shape(plan)]}"
         raise UserError.at(f"data.eval {loaded[0].file}", what, "give rows of the shape that it was trained on")
     if mixed := [one for one, row in zip(loaded, rows, strict=True) if shape == "chat" and isinstance(row, Text)]:
         what = f"is plain text among conversations ({len(mixed)} rows are)"
@@ -124,7 +157,8 @@ def _from_files(plan: RunPlan | None, settings: EvaluateSettings, seed: int) -> 
     if plan is not None:
         from finetune.data.prepare import read_rows
 
-        training = [row for row in read_rows(plan.data.train, POOL) if isinstance(row, Chat)]
+        known = (answered(row, reference_of(plan)) for row in read_rows(plan.data.train, POOL))
+        training = [row for row in known if isinstance(row, Chat)]
     else:
         training = [row for one in train[:POOL] if isinstance(row := from_json(one.json), Chat)]
     groups = groups_of_rows(one.groups for one in loaded).tolist() if settings.data.group_by else None

@@ -57,6 +57,18 @@ def put_back(plan: RunPlan, trainer: Any, start: Start, apart: Callable[[Any], f
     """
     from finetune.lineage import reference
 
+    _restore(plan, trainer, start)
+    said = reference(plan) or ""
+    trainer.add_callback(Proof(trainer, said, plan.config.parallel.option != "ddp", apart or most_apart))
+
+
+def drop(plan: RunPlan, trainer: Any, start: Start) -> None:
+    """Make what is trained what was held, and let go of a copy that TRL made though nothing is compared with it."""
+    _restore(plan, trainer, start)
+    trainer.model.delete_adapter(COPY)
+
+
+def _restore(plan: RunPlan, trainer: Any, start: Start) -> None:
     sharded = plan.config.parallel.option != "ddp"
     for name, held in start.adapter.items():
         trained = trainer.model.get_parameter(name)
@@ -64,7 +76,6 @@ def put_back(plan: RunPlan, trainer: Any, start: Start, apart: Callable[[Any], f
         value = held.to(trained.device, trained.dtype if sharded else held.dtype)
         trained.data = value
         trainer.model.get_parameter(_of_copy(name)).data = value.clone()
-    trainer.add_callback(Proof(trainer, reference(plan) or "", sharded, apart or most_apart))
 
 
 def _of_copy(name: str) -> str:

@@ -98,8 +98,10 @@ def built(kind: Any, plan: RunPlan, parts: Parts) -> Any:
         callbacks=parts.callbacks,
     )
     trainer.payment = payment
-    if is_tied or start.adapter:
+    if is_tied:
         reference.put_back(plan, trainer, start, _most_apart)
+    elif start.adapter:
+        reference.drop(plan, trainer, start)
     closing = weakref.finalize(trainer, rewards.close)
     drift = Drift(len(parts.held_out_rows) if parts.held_out_rows is not None else 0)
     for callback in (Probe(trainer, plan, lambda: apart(trainer.args)), drift, Closing(closing)):

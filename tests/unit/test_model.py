@@ -66,31 +66,33 @@ def test_four_bit_weights_are_held_as_asked(quant_type: str, double: bool, facts
     assert model.get_output_embeddings().weight.dtype == torch.bfloat16
 
 
-def test_eight_bit_weights_are_held_as_asked(facts: ModelFacts) -> None:
-    import torch
-    from bitsandbytes.nn import Linear8bitLt
-
-    layer = load(facts, "bf16", quantization=QuantizationPlan(8, "nf4", True)).model.layers[0].mlp.up_proj
-    assert isinstance(layer, Linear8bitLt) and layer.weight.dtype == torch.int8
-
-
-def test_four_bit_layers_pass_gradients_on_after_the_model_was_read(facts: ModelFacts) -> None:
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_evaluation_changes_no_gradient_through_quantized_weights(bits: int, facts: ModelFacts) -> None:
     import torch
 
-    model = load(facts, quantization=QuantizationPlan(4, "nf4", True))
-    ids = torch.arange(5, 12)[None]
+    model = load(facts, quantization=QuantizationPlan(bits, "nf4", True))
+    ids = torch.arange(40).reshape(2, 20)
 
-    def gradient() -> Any:
-        inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+    def gradient() -> torch.Tensor:
         model.train()
-        model(inputs_embeds=inputs).logits.square().sum().backward()
-        return inputs.grad
+        embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model(inputs_embeds=embedded, labels=ids).loss.backward()
+        assert embedded.grad is not None
+        return embedded.grad
 
     before = gradient()
     model.eval()
     with torch.no_grad():
         model(ids)
     assert torch.equal(before, gradient())
+
+
+def test_eight_bit_weights_are_held_as_asked(facts: ModelFacts) -> None:
+    import torch
+    from bitsandbytes.nn import Linear8bitLt
+
+    layer = load(facts, "bf16", quantization=QuantizationPlan(8, "nf4", True)).model.layers[0].mlp.up_proj
+    assert isinstance(layer, Linear8bitLt) and layer.weight.dtype == torch.int8
 
 
 def test_sharded_four_bit_weights_pose_as_the_precision(facts: ModelFacts) -> None:

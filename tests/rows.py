@@ -71,3 +71,10 @@ def lookup(number: int) -> dict[str, Any]:
     first = episode.trained[0]
     turns = episode.messages[: first + 1]
     return {"messages": list(turns[:-1]), "answer": turns[-1]["content"]}
+
+
+def counted_row(number: int) -> dict[str, Any]:
+    """A question of how many words there are, which the embedded model gets right one time in four."""
+    count = 2 + number % 6
+    words = (WORDS[(number * step + step) % len(WORDS)] for step in range(1, count + 1))
+    return {"prompt": f"How many words: {' '.join(words)}", "answer": str(count)}

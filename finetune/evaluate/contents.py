@@ -136,13 +136,14 @@ def facts(contents: Contents) -> Pairs:
         return []
     model, batch, data = plan["model"], plan["batch"], plan["data"]
     train, held_out = data["train"], data["held_out"]
-    tokens = f"{counted(train['tokens'], 'token')}, {train['supervised_tokens']:,} of them learned"
+    tokens = counted(train["tokens"], "token")
+    if train["supervised_tokens"]:
+        tokens += f", {train['supervised_tokens']:,} of them learned"
     is_stream = batch["epochs"] is None
     epochs = " over a stream of rows" if is_stream else f", {counted(batch['epochs'], 'epoch')}"
     share = f"{plan['trainable'] / max(1, model['parameters']):.2%} of the base"
-    arithmetic = (
-        f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {counted(batch['effective'], 'row')}"
-    )
+    seen = counted(batch["effective"], "row" if batch.get("answers", 1) == 1 else "answer")
+    arithmetic = f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {seen}"
     return [
         ("base model", f"{model['name']} ({model['architecture']}, {model['parameters']:,} parameters)"),
         ("trained", f"{plan['config']['tuning']['option']}: {plan['trainable']:,} parameters, {share}"),

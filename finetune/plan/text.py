@@ -68,10 +68,10 @@ def _named(facts: ModelFacts) -> str:
 
 def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     train, held_out = plan.data.train, plan.data.held_out
-    learned = train.supervised_tokens / max(1, train.tokens)
+    share = f" ({train.supervised_tokens / max(1, train.tokens):.0%} learned)" if plan.batch.answers == 1 else ""
     text = (
-        f"{counted(train.rows, f'{plan.data.shape} row')}, {counted(train.tokens, 'token')} "
-        f"({learned:.0%} learned), longest {train.longest:,}"
+        f"{counted(train.rows, f'{plan.data.shape} row')}, {counted(train.tokens, 'token')}{share}, "
+        f"longest {train.longest:,}"
     )
     if train.truncated or train.dropped:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"

@@ -290,6 +290,22 @@ def test_a_run_learns_and_leaves_what_it_answered(finetune: Run, tmp_path: Path,
     page = (run_dir / "report.html").read_text()
     assert "What it answered" in page and "Before training" in page and "Step 24" in page
     assert "held-out reward at the start" in page and "Reward over the steps" in page
+    code, _, err = finetune("evaluate", "x", "evaluate.few_shot=1")
+    assert code == 0, err
+    result = json.loads((run_dir / "eval.json").read_text())
+    assert {rung["name"]: rung["n"] for rung in result["rungs"]}["tuned"] == result["held_out"]["rows"] > 2
+
+
+def test_what_a_model_answered_cannot_break_the_report() -> None:
+    from finetune.evaluate.samples import section
+
+    answer = {"text": "<script>", "tokens": 3, "stopped": False, "reward": 0.5, "rewards": {"a<b": 1.0, "c": None}}
+    groups = [{"step": step, "question": f"<b>{step}", "answers": [answer]} for step in (0, 2, 4)]
+    page = section(groups)
+    assert "<script>" not in page and "&lt;script&gt;" in page and "<b>" not in page
+    assert "0.5, a&lt;b 1, c –, cut off" in page
+    assert "Before training" in page and "Step 4" in page and "&lt;b&gt;2" not in page
+    assert section([]) == ""
 
 
 @pytest.mark.parametrize("settings", [("training.accumulation=2",), ("method.iterations=2", "training.batch_size=32")])

@@ -44,8 +44,7 @@ def chat_row(number: int) -> dict[str, Any]:
 
 def worded(number: int, answer: str) -> dict[str, Any]:
     """A conversation whose question is no near copy of another number's."""
-    asked = " ".join(WORDS[number * step % len(WORDS)] for step in (1, 3, 5, 7))
-    turns = [{"role": "user", "content": f"{asked} {number}?"}]
+    turns = [{"role": "user", "content": asked(number)}]
     return {"messages": [*turns, {"role": "assistant", "content": answer}]}
 
 
@@ -78,3 +77,24 @@ def counted_row(number: int) -> dict[str, Any]:
     count = 2 + number % 6
     words = (WORDS[(number * step + step) % len(WORDS)] for step in range(1, count + 1))
     return {"prompt": f"How many words: {' '.join(words)}", "answer": str(count)}
+
+
+def pair_row(number: int, better: str = "violet", worse: str = "umber") -> dict[str, Any]:
+    """A question with a better and a worse answer."""
+    return {"prompt": asked(number), "chosen": better, "rejected": worse}
+
+
+def vote_row(number: int, good: str = "violet", bad: str = "umber") -> dict[str, Any]:
+    """A question with one answer, every second one good."""
+    up = number % 2 == 0
+    return {"prompt": asked(number), "completion": good if up else bad, "label": up}
+
+
+def task_row(number: int) -> dict[str, Any]:
+    """A question with the answer that is wanted."""
+    return {"prompt": asked(number), "answer": "violet"}
+
+
+def asked(number: int) -> str:
+    """A question that is no near copy of another number's."""
+    return f"{' '.join(WORDS[number * step % len(WORDS)] for step in (1, 3, 5, 7))} {number}?"

@@ -168,7 +168,8 @@ def _texts(value: Any) -> Iterator[str]:
 def kind_of(values: Values, layout: str | None = None) -> str | None:
     """The kind of a row, also of those that no method learns from yet; None when it is none that is known."""
     if layout is not None:
-        return kinds.TEXT if layout == "text" else kinds.CHAT
+        shapes = {"text": kinds.TEXT, "pair": kinds.BETTER_WORSE, "vote": kinds.VOTES, "task": kinds.TASKS}
+        return shapes.get(formats.LAYOUTS[layout].shape, kinds.CHAT)
     if _has_images(values):
         return kinds.IMAGES
     if all(values.get(column) is not None for column in formats.PREFERENCES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from finetune.data.rows import Chat, Message, Pair, Row, Task, Text, chats, shared
+from finetune.data.rows import Chat, Message, Pair, Row, Task, Vote, chats, shared
 
 
 class Found(NamedTuple):
@@ -19,16 +19,16 @@ class Found(NamedTuple):
 
 def check(row: Row) -> Iterator[Found]:
     """What is wrong with a row."""
-    if isinstance(row, Text):
-        if not row.text or row.text.isspace():
-            yield Found(None, "is empty", "delete the row", "row-empty")
-        return
-    if isinstance(row, Pair):
+    if isinstance(row, Chat):
+        yield from _chat(row)
+    elif isinstance(row, Pair):
         yield from _pair(row)
+    elif isinstance(row, Vote):
+        yield from _chat(row.chat)
     elif isinstance(row, Task):
         yield from _task(chats(row)[0])
-    else:
-        yield from _chat(chats(row)[0])
+    elif not row.text or row.text.isspace():
+        yield Found(None, "is empty", "delete the row", "row-empty")
 
 
 def _chat(row: Chat) -> Iterator[Found]:

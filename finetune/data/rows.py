@@ -103,7 +103,7 @@ def with_chats(row: Row, given: Sequence[Chat]) -> Row:
     return replace(row, messages=given[0].messages, tools=given[0].tools) if isinstance(row, Task) else row
 
 
-def messages_of(row: Row) -> tuple[Message, ...]:
+def every_turn(row: Row) -> tuple[Message, ...]:
     """Every turn of a row once: of a pair the rejected answer comes last."""
     if isinstance(row, Pair):
         return (*row.chosen.messages, *row.rejected.messages[shared(row) :])

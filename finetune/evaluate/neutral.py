@@ -17,7 +17,7 @@ from finetune.data.examine.languages import language
 from finetune.data.faults import FaultLog
 from finetune.data.formats import BadRow
 from finetune.data.read import Record, find_sources, read
-from finetune.data.rows import Chat, Row, Text, messages_of
+from finetune.data.rows import Chat, Row, Text, every_turn
 from finetune.data.sandbox import TemplateFault
 from finetune.errors import UserError, counted
 from finetune.evaluate.questions import Speech
@@ -93,7 +93,7 @@ def _prompt(values: Mapping[str, Any]) -> Row:
 
 def _encoded(where: str, kind: str, row: Row, speech: Speech, faults: FaultLog) -> Neutral:
     """The prompt in tokens; what the model cannot be given is a fault."""
-    said = row.text if isinstance(row, Text) else "\n".join(str(turn["content"]) for turn in messages_of(row)[:-1])
+    said = row.text if isinstance(row, Text) else "\n".join(str(turn["content"]) for turn in every_turn(row)[:-1])
     ids: list[int] = []
     try:
         ids = _ids(row, speech)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from finetune.config import LoraTuning
 from finetune.errors import RunFailed
 from finetune.log import log
+from finetune.rundir import read_facts
 
 if TYPE_CHECKING:
     from finetune.methods.arguments import Parts
@@ -55,10 +57,10 @@ def put_back(plan: RunPlan, trainer: Any, start: Start, apart: Callable[[Any], f
 
     `apart` measures by how much the two differ about a token; by default as the loss of pairs and votes sees them.
     """
-    from finetune.lineage import reference
+    from finetune.lineage import LINEAGE
 
+    said = str(read_facts(Path(plan.run_dir) / LINEAGE, "reference")["reference"])
     _restore(plan, trainer, start)
-    said = reference(plan) or ""
     trainer.add_callback(Proof(trainer, said, plan.config.parallel.option != "ddp", apart or most_apart))
 
 

@@ -21,8 +21,8 @@ from finetune.data.rows import (
     Vote,
     answer,
     chats,
+    every_turn,
     from_json,
-    messages_of,
     to_json,
     with_chats,
 )
@@ -124,7 +124,7 @@ def said(row: Row) -> list[str]:
     if isinstance(row, Text):
         return [row.text]
     found = []
-    for message in messages_of(row):
+    for message in every_turn(row):
         found += [message[part] for part in ("reasoning_content", "content") if message.get(part)]
     return found
 
@@ -133,7 +133,7 @@ def answers(row: Row) -> list[str]:
     """What the assistant says, in a pair on both sides; for plain text the text."""
     if isinstance(row, Text):
         return [row.text]
-    return [message["content"] for message in messages_of(row) if message["role"] == "assistant" and message["content"]]
+    return [message["content"] for message in every_turn(row) if message["role"] == "assistant" and message["content"]]
 
 
 def answered(row: Row) -> str:

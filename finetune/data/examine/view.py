@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune.data.formats import Values
-from finetune.data.rows import Message, Pair, Row, Text, Vote, answer, messages_of
+from finetune.data.rows import Message, Pair, Row, Text, Vote, answer, every_turn
 
 AROUND = 30  # characters shown on each side of what was found
 
@@ -96,7 +96,7 @@ def view(row: Row, values: Values) -> View:
 
 def _turns(row: Row) -> Iterator[tuple[int, Message]]:
     """Every turn of a row with its number; an answer that is not to be given has a role of its own."""
-    turns = list(enumerate(messages_of(row), 1))
+    turns = list(enumerate(every_turn(row), 1))
     if isinstance(row, Pair) or (isinstance(row, Vote) and not row.label):
         number, last = turns.pop()
         yield from turns

@@ -20,7 +20,7 @@ from finetune.data.formats.pairs import (
 from finetune.data.formats.tasks import from_question, is_task
 from finetune.data.formats.turns import REASONING, ROLES
 from finetune.data.formats.votes import from_rated, from_vote, is_said, vote_of
-from finetune.data.rows import LEARNED, REFERENCES, SHAPES, Chat, Pair, Row, Text, messages_of
+from finetune.data.rows import LEARNED, REFERENCES, SHAPES, Chat, Pair, Row, Text, every_turn
 from finetune.errors import listed
 
 __all__ = [
@@ -267,7 +267,7 @@ def column(layout: str, values: Values, row: Row, turn: int | None = None, at: i
 
 def _column_of_other(own: Layout, values: Values, row: Row, turn: int | None) -> str:
     """The same for a pair, a vote or a task."""
-    turns = messages_of(row)
+    turns = every_turn(row)
     first = len(row.chosen.messages) - 1 if isinstance(row, Pair) else len(turns) - 1
     if turn is None or not 0 <= turn < len(turns):
         return own.needs[-1]

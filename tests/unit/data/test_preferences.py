@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from finetune.data.check import check
@@ -50,7 +54,7 @@ FOREIGN: dict[str, tuple[str, dict[str, Any], Row]] = {
     ),
     "a text asked, messages answered": (
         "prompt_chosen_rejected",
-        {"prompt": ASKED, "chosen": [SAY], "rejected": "No.", "tools": [TOOL]},
+        {"prompt": ASKED, "chosen": "Yes.", "rejected": [NO], "tools": [TOOL]},
         pair(ASK, tools=(TOOL,)),
     ),
     "trl, implicit": (
@@ -251,6 +255,19 @@ def test_columns_may_have_other_names(write_rows: Callable[..., str], run_prepar
     gold = write_rows([{"prompt": ASKED, "gold": "Yes."}], "gold.jsonl")
     prepared = run_prepare(gold, shapes=("task",), eval_share=0, learn="last", columns={"answer": "gold"})
     assert list(read_rows(prepared.train)) == [Task((ASK,), columns={"answer": "Yes."}, plain=True)]
+
+
+def test_objects_in_a_table_are_read(tmp_path: Path, run_prepare: Run) -> None:
+    tasks = [{"prompt": [ASK], "reward_model": {"style": "rule", "ground_truth": "34"}, "day": date(2026, 1, 31)}]
+    said = {"input": {"messages": [ASK]}, "preferred_output": [SAY], "non_preferred_output": [NO]}
+    for name, records in (("task", tasks), ("pair", [said])):
+        pq.write_table(pa.Table.from_pylist(records), tmp_path / f"{name}.parquet")
+    settings: dict[str, Any] = {"eval_share": 0, "learn": "last"}
+    (task,) = read_rows(run_prepare(str(tmp_path / "task.parquet"), shapes=("task",), **settings).train)
+    assert task == Task((ASK,), columns={"reward_model": tasks[0]["reward_model"], "day": "2026-01-31"})
+    assert list(read_rows(run_prepare(str(tmp_path / "pair.parquet"), shapes=("pair",), **settings).train)) == [
+        pair(ASK)
+    ]
 
 
 @pytest.mark.parametrize(

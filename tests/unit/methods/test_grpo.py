@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from building import built as built_in
 from plans import plan, rows
 from rows import lookup, write_rows
 from sampled import but, metrics, same_weights, samples, weights_of
@@ -132,30 +133,13 @@ def test_questions_that_are_never_answered_right_stop_the_run(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Any:
-    """The trainer of a run, as train.py builds it."""
-    from finetune import weights
-    from finetune.compose import compose
-    from finetune.data.prepare import held_out_rows
-    from finetune.methods import grpo
-    from finetune.methods.arguments import Parts
-    from finetune.plan import plan_run
-    from finetune.tokenizer import load_tokenizer
-    from finetune.train import all_rows
-
-    folder = tmp_path_factory.mktemp("trainer")
-    plan = plan_run(
-        compose([
-            "model=tiny", *GRPO, f"data.train={tasks}", "method.generations=4", "method.max_new_tokens=6",
-            "training.batch_size=4", "training.accumulation=2", "training.max_steps=2", f"output_dir={folder}",
-            "data.eval_share=0.2",
-        ])
+    """The trainer of a run, its rows and its plan."""
+    made = built_in(
+        tmp_path_factory.mktemp("trainer"), "model=tiny", *GRPO, f"data.train={tasks}", "method.generations=4",
+        "method.max_new_tokens=6", "training.batch_size=4", "training.accumulation=2", "training.max_steps=2",
+        "data.eval_share=0.2",
     )  # fmt: skip
-    Path(plan.run_dir).mkdir()
-    tokenizer = load_tokenizer(plan.model)
-    train, _ = all_rows(plan)
-    held_out = held_out_rows(plan.data.held_out) if plan.data.held_out else None
-    parts = Parts(grpo.build_args(plan), weights.load(plan, tokenizer), tokenizer, train, held_out, [], {})
-    return grpo.build_trainer(plan, parts), train, plan
+    return made.trainer, made.rows, made.plan
 
 
 def batches(trainer: Any) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,7 +53,7 @@ class Limits:
 def written_code(answer: str) -> str:
     """The last fenced block of Python in an answer, or else the whole answer."""
     found, opened = "", list[str]()  # the lines since the fence that opens a block, with it
-    for line in answer.splitlines():
+    for line in answer.split("\n"):
         fence = FENCE.fullmatch(line)
         if opened and (fence is None or fence["said"]):
             opened.append(line)
@@ -99,19 +99,19 @@ def check_system() -> None:
 def run(code: str, calls: Sequence[str], limits: Limits) -> dict[str, Any]:
     """What the calls give after the code; empty when the code gave nothing in time."""
     folder = os.path.realpath(tempfile.mkdtemp(prefix="finetune-code-"))
-    result, theirs = os.pipe()
-    try:
-        process = _start(folder, theirs, limits)
-        os.close(theirs)
+    with ExitStack() as at_the_end:
+        at_the_end.callback(shutil.rmtree, folder, ignore_errors=True)
+        result, theirs = os.pipe()
+        at_the_end.callback(os.close, result)
+        try:
+            process = _start(folder, theirs, limits)
+        finally:
+            os.close(theirs)
+        at_the_end.callback(_end, process)
         with suppress(BrokenPipeError):
             _stdin(process).write(json.dumps({"code": code, "calls": list(calls)}).encode() + b"\n")
             _stdin(process).flush()
-        found = _read(result, time.monotonic() + limits.clock + GRACE)
-        _end(process)
-        return found
-    finally:
-        os.close(result)
-        shutil.rmtree(folder, ignore_errors=True)
+        return _read(result, time.monotonic() + limits.clock + GRACE)
 
 
 def _start(folder: str, result: int, limits: Limits) -> subprocess.Popen[bytes]:
@@ -130,9 +130,10 @@ def _start(folder: str, result: int, limits: Limits) -> subprocess.Popen[bytes]:
 
 def _read(result: int, until: float) -> dict[str, Any]:
     """The line that comes, if it comes in time and is of a bearable length."""
-    found = b""
+    found, asking = b"", select.poll()  # `select` itself knows no more than 1,024 open files
+    asking.register(result, select.POLLIN)
     while not found.endswith(b"\n") and len(found) <= MOST_RESULT:
-        if not select.select([result], [], [], max(0.0, until - time.monotonic()))[0]:
+        if not asking.poll(1000 * max(0.0, until - time.monotonic())):
             return {}
         part = os.read(result, 1 << 16)
         if not part:

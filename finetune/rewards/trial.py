@@ -62,7 +62,7 @@ def _faults(rewards: Rewards, part: Part, paid: Mapping[str, Paid]) -> Iterator[
         yield Fault(where, f"fails on every answer: {said}", "correct it")
     elif not values:
         yield Fault(where, "says nothing of any answer", "correct it, or leave it out")
-    elif len(values) == 1 and "right" in paid:
+    elif len(values) == 1 and "right" in paid and part.name != "code":  # whose right answers need not be code
         what = f"pays everything the same, {values.pop():g}: right answers, wrong, repeated and empty ones"
         yield Fault(where, what, "nothing can be learned from it: correct it, or leave it out")
 

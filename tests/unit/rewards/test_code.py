@@ -25,15 +25,24 @@ def paid(answer: str, tests: object = TESTS) -> float:
     return score_code([answer], [read_cases(tests)], LIMITS)[0]
 
 
-def processes() -> set[str]:
-    """The command lines of cages and what runs in them."""
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the folders of answers lie."""
+    folder = tmp_path / "folders"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def processes(place: Path) -> set[str]:
+    """The command lines of cages and what runs in them, of this test."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if any(word.endswith(("/cage.py", "/runner.py", "/bomb.py")) for word in words):
+        if any(word.startswith(str(place)) for word in words):
             found.add(f"{folder.name} {' '.join(words)}")
     return found
 
@@ -56,6 +65,7 @@ WRONG = {
     "endless loop in the function": "def f(x):\n    while True:\n        pass",
     "fork bomb": "import os\nwhile True:\n    os.fork()",
     "ten gigabytes": f"block = bytearray(10 << 30)\n{SQUARE}",
+    "more than its memory": f"block = bytearray(b'x') * (300 << 20)\n{SQUARE}",
     "sys.exit": "import sys\nsys.exit(0)",
     "sys.exit in the function": "import sys\ndef f(x):\n    sys.exit(0)",
     "os._exit": "import os\nos._exit(0)",
@@ -93,12 +103,11 @@ def test_what_is_wrong_or_cheats_is_not_paid(name: str) -> None:
     assert paid(WRONG[name]) == 0
 
 
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_nothing_is_left_behind(place: Path) -> None:
     answers = ["import os\nwhile True:\n    os.fork()", "while True:\n    pass", SQUARE] * 2
     assert score_code(answers, [read_cases(TESTS)] * 6, LIMITS) == [0, 0, 1] * 2
-    assert processes() == set()
-    assert list(tmp_path.iterdir()) == []
+    assert processes(place) == set()
+    assert list(place.iterdir()) == []
 
 
 def without_namespaces() -> str:
@@ -130,16 +139,18 @@ def test_the_cage_ends_all_that_came_of_an_answer(apart: bool, tmp_path: Path, m
     monkeypatch.setattr(code, "RUNNER", bomb)
     monkeypatch.setattr(code, "CAGE", cage)
     assert run("", [], Limits(1, 256)) == {}
-    assert processes() == set()
+    assert processes(place) == set()
 
 
-def test_without_namespaces_the_verdicts_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_namespaces_the_verdicts_are_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cage = tmp_path / "cage.py"
     cage.write_text(without_namespaces())
     monkeypatch.setattr(code, "CAGE", cage)
     assert run("", [], LIMITS)["apart"] is False
     assert [paid(answer) for answer in (SQUARE, WRONG["fork bomb"], WRONG["reads /etc/passwd"])] == [1, 0, 0]
-    assert processes() == set()
+    assert processes(place) == set()
 
 
 def test_the_system_keeps_files_away_where_python_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,28 +188,28 @@ def test_the_network_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         assert run("", [], LIMITS)["values"] == ["cut off"]
 
 
-def test_a_cage_ends_with_the_run_that_opened_it() -> None:
+def test_a_cage_ends_with_the_run_that_opened_it(place: Path) -> None:
     program = "from finetune.rewards.code import *\nrun('while True: pass', [], Limits(60, 256))"
     child = subprocess.Popen(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(code.CAGE.parents[2])}
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(code.CAGE.parents[2]), "TMPDIR": str(place)},
     )
     until = time.monotonic() + 30
-    while not any("runner.py" in one for one in processes()) and time.monotonic() < until:
+    while not any("runner.py" in one for one in processes(place)) and time.monotonic() < until:
         time.sleep(0.02)
-    assert any("runner.py" in one for one in processes())
+    assert any("runner.py" in one for one in processes(place))
     child.send_signal(signal.SIGKILL)
     child.wait()
     until = time.monotonic() + 10
-    while processes() and time.monotonic() < until:
+    while processes(place) and time.monotonic() < until:
         time.sleep(0.02)
-    assert processes() == set()
+    assert processes(place) == set()
 
 
-def test_a_folder_that_is_nested_deeply_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_a_folder_that_is_nested_deeply_harms_nobody(place: Path) -> None:
     answer = "import os\nos.makedirs('/'.join('a' * 60))\nfor at in range(1, 1900):\n    os.mkdir('/'.join('b' * at))\n"
     assert paid(answer + SQUARE) == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
 
 
 def test_an_answer_knows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +221,7 @@ def test_an_answer_knows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_last_block_of_python_is_the_code() -> None:
     assert written_code("```bash\nls\n```\n```python\na = 1\n```\n```\nb = 2\n```\ntext") == "b = 2"
     assert written_code("```python\na = 1\n```\n```python\nb = 2") == "a = 1"
+    assert written_code("```py\na = '\x0c'\n```") == "a = '\x0c'"
     assert written_code("~~~\n  ```python\n  a = 1\n  ```") == "  a = 1"
     assert written_code("```json\n{}\n```\nno python") == "```json\n{}\n```\nno python"
 

@@ -55,8 +55,10 @@ def build(plan: RunPlan, tokens: Callable[[int], int], resume_step: int, ahead: 
 
     `tokens` tells how many tokens the first so many rows of the run have.
     """
-    stops = Stops(seconds(plan.config.training.max_time) if plan.config.training.max_time else None)
-    callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step), Cadence(), Schedule()]
+    limit = seconds(plan.config.training.max_time) if plan.config.training.max_time else None
+    stops = Stops(limit, plan.batch.window)
+    patience = METHODS[plan.config.method.option].PATIENCE
+    callbacks: list[TrainerCallback] = [NumberGuard(), LearningGuard(resume_step, patience), Cadence(), Schedule()]
     if plan.config.training.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(plan.config.training.early_stopping))
     callbacks.append(stops)
@@ -132,8 +134,8 @@ class NumberGuard(TrainerCallback):  # type: ignore[misc]
 class LearningGuard(TrainerCallback):  # type: ignore[misc]
     """Fail a run that does not begin at the step it was to continue from, or whose first steps change nothing."""
 
-    def __init__(self, resume_step: int) -> None:
-        self.resume_step = resume_step
+    def __init__(self, resume_step: int, patience: int) -> None:
+        self.resume_step, self.patience = resume_step, patience
         self.before: dict[str, str] = {}
 
     def on_train_begin(
@@ -147,9 +149,10 @@ class LearningGuard(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: Any
     ) -> None:
-        # The schedule starts at zero, so the first step may be idle by design; by the second something has moved.
+        # The schedule starts at zero, so the first step may be idle by design; by the second something has moved,
+        # unless the method learns from differences between answers, of which there may be none at first.
         # In fp16 the first steps may be skipped until the loss is scaled right.
-        first = self.resume_step + (20 if args.fp16 else 2)
+        first = self.resume_step + max(self.patience, 20 if args.fp16 else 0)
         if self.before and (state.global_step == first or state.global_step == state.max_steps):
             artefact.changed_since(self.before, model)
             self.before = {}
@@ -158,7 +161,8 @@ class LearningGuard(TrainerCallback):  # type: ignore[misc]
 class Metrics(TrainerCallback):  # type: ignore[misc]
     """Write metrics.jsonl, a row a logged step, and show progress.
 
-    Tokens are counted from the order of the rows, so the counts are those of the whole run, resumed or not.
+    Tokens are counted from the order of the rows, so the counts are those of the whole run, resumed or not; where the
+    model answers itself, they are those of all questions and answers.
     """
 
     def __init__(self, plan: RunPlan, tokens: Callable[[int], int], resume_step: int, progress: Bar | Lines) -> None:
@@ -174,7 +178,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         forget_after(self.path, self.resume_step)
-        self.last_tokens = self._tokens(self.resume_step)
+        self.last_tokens = self._tokens(state)
         self.last_time = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -190,8 +194,8 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         row: dict[str, Any] = {"step": state.global_step}
         # a trainer gives None where a window had nothing to measure
-        row.update({name: logs[name] for name in self.kept if logs.get(name) is not None})
-        row["tokens"] = self._tokens(state.global_step)
+        row.update({name: value for name, value in logs.items() if value is not None and self._keeps(name)})
+        row["tokens"] = self._tokens(state)
         if self.plan.batch.epochs is not None:
             row["epoch"] = round(self.plan.batch.epochs * state.global_step / self.plan.batch.steps, 4)
         now = time.monotonic()
@@ -211,8 +215,13 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.progress.close()
 
-    def _tokens(self, step: int) -> int:
-        return self.tokens(step * self.plan.batch.effective)
+    def _keeps(self, name: str) -> bool:
+        return name in self.kept or any(name.startswith(one) for one in self.kept if one.endswith("/"))
+
+    def _tokens(self, state: TrainerState) -> int:
+        if self.plan.batch.answers > 1:
+            return int(state.num_input_tokens_seen)  # counted by the trainer, which writes most of them
+        return self.tokens(state.global_step * self.plan.batch.rows)
 
 
 def forget_after(path: Path, step: int) -> None:
@@ -268,7 +277,7 @@ class Bar(Lines):
             print("\r\x1b[2K", end="", file=self.out)
             super().log(row, steps)
         else:
-            self.latest = f"loss {row['loss']:.4f}  {row['tokens_per_second']:,.0f} tokens/s"
+            self.latest = f"{_measured(row)}  {row['tokens_per_second']:,.0f} tokens/s"
 
     def close(self) -> None:
         print("\r\x1b[2K", end="", file=self.out, flush=True)
@@ -276,9 +285,15 @@ class Bar(Lines):
 
 def _readable(row: dict[str, Any]) -> str:
     if "eval_loss" in row:
-        return f"held-out loss {row['eval_loss']:.4f}"
+        return f"held-out {_measured(row, 'eval_')}"
     rate = f"learning rate {row['learning_rate']:.2e}"
-    return f"loss {row['loss']:.4f}  {rate}  {row['tokens_per_second']:,.0f} tokens/s"
+    return f"{_measured(row)}  {rate}  {row['tokens_per_second']:,.0f} tokens/s"
+
+
+def _measured(row: dict[str, Any], prefix: str = "") -> str:
+    """What tells how training goes: the reward where there is one, for the loss then says nothing."""
+    name = "reward" if f"{prefix}reward" in row else "loss"
+    return f"{name} {row[prefix + name]:.4f}"
 
 
 def _clock(span: float) -> str:
@@ -326,11 +341,12 @@ class Feed(TrainerCallback):  # type: ignore[misc]
 class Stops(TrainerCallback):  # type: ignore[misc]
     """Stop at the end of a step, with a checkpoint, when time is up or a signal asks for it.
 
-    The first signal lets the step finish and saves; a second one stops at once.
+    The first signal lets the step finish and saves; a second one stops at once. Steps that learn from the same answers
+    are finished together: the answers are not part of a checkpoint.
     """
 
-    def __init__(self, limit: int | None) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None, window: int) -> None:
+        self.limit, self.window = limit, window
         self.started = time.monotonic()
         self.signal: int | None = None
         self.out_of_time = False
@@ -370,7 +386,8 @@ class Stops(TrainerCallback):  # type: ignore[misc]
         self.signal, self.out_of_time = agree(self.signal, self.out_of_time, args)
         signal.alarm(0)  # every rank is there: saving may take as long as it takes
         self.finished = state.global_step >= state.max_steps
-        if (self.signal is not None or self.out_of_time) and not self.finished:
+        at_border = state.global_step % self.window == 0
+        if (self.signal is not None or self.out_of_time) and not self.finished and at_border:
             control.should_save = control.should_training_stop = control.should_log = True
         return control
 

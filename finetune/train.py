@@ -85,12 +85,13 @@ def all_rows(plan: RunPlan) -> tuple[Any, Callable[[int], int]]:
     from finetune.data.prepare import ordered_rows
     from finetune.data.windows import FOLDER, StreamedRows, as_dataset
 
-    steps, effective, seed = plan.batch.steps, plan.batch.effective, plan.config.seed
+    batch, seed = plan.batch, plan.config.seed
     grouped = plan.resolved.batching == "grouped"
     if plan.data.window is not None:
-        rows = StreamedRows(Path(plan.run_dir) / FOLDER, plan.data, seed, effective, grouped)
-        return as_dataset(rows, steps * effective), rows.tokens
-    return ordered_rows(plan.data.train, steps=steps, effective_batch=effective, seed=seed, group_by_length=grouped)
+        rows = StreamedRows(Path(plan.run_dir) / FOLDER, plan.data, seed, batch.rows, grouped)
+        return as_dataset(rows, batch.rows_ordered), rows.tokens
+    steps = batch.steps // batch.window
+    return ordered_rows(plan.data.train, steps=steps, effective_batch=batch.rows, seed=seed, group_by_length=grouped)
 
 
 def refuse_other_processes(plan: RunPlan, together: int) -> None:

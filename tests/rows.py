@@ -60,6 +60,25 @@ def question(number: int, answer: str = "") -> dict[str, Any]:
     return {"messages": [*turns, {"role": "assistant", "content": answer or f"Answer {number}."}]}
 
 
+def lookup(number: int) -> dict[str, Any]:
+    """A question about one of two sentences, which the embedded model gets right at times."""
+    from random import Random
+
+    from finetune.tiny.curriculum import lookup as drawn
+
+    episode = drawn(Random(number), "train", 2, absent=0.0)
+    first = episode.trained[0]
+    turns = episode.messages[: first + 1]
+    return {"messages": list(turns[:-1]), "answer": turns[-1]["content"]}
+
+
+def counted_row(number: int) -> dict[str, Any]:
+    """A question of how many words there are, which the embedded model gets right one time in four."""
+    count = 2 + number % 6
+    words = (WORDS[(number * step + step) % len(WORDS)] for step in range(1, count + 1))
+    return {"prompt": f"How many words: {' '.join(words)}", "answer": str(count)}
+
+
 def pair_row(number: int, better: str = "violet", worse: str = "umber") -> dict[str, Any]:
     """A question with a better and a worse answer."""
     return {"prompt": asked(number), "chosen": better, "rejected": worse}
@@ -69,6 +88,11 @@ def vote_row(number: int, good: str = "violet", bad: str = "umber") -> dict[str,
     """A question with one answer, every second one good."""
     up = number % 2 == 0
     return {"prompt": asked(number), "completion": good if up else bad, "label": up}
+
+
+def task_row(number: int) -> dict[str, Any]:
+    """A question with the answer that is wanted."""
+    return {"prompt": asked(number), "answer": "violet"}
 
 
 def asked(number: int) -> str:

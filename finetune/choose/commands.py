@@ -17,6 +17,7 @@ from finetune.choose.situation import (
     PROMPT,
     PROMPTS,
     ROWS,
+    TASKS,
     TEXT,
     TRIED,
     TUNING,
@@ -188,8 +189,12 @@ def _training(advice: Advice, situation: Situation, arguments: Given) -> Iterato
 
 
 def _method(method: str, situation: Situation) -> tuple[str, ...]:
-    teacher = (f"method.teacher={situation.teacher}",) if method == "distill" else ()
-    return (*(() if method == "sft" else (f"method={method}",)), *teacher)
+    own = (f"method.teacher={situation.teacher}",) if method == "distill" else ()
+    if method in ("grpo", "rloo"):
+        # rows with right answers can be compared with them; for others somebody has to say what is good
+        known = any(rows.kind == TASKS for rows in situation.rows)
+        own = ("method.rewards=[exact]",) if known else ("method.rewards=[reward.py:pay]",)
+    return (*(() if method == "sft" else (f"method={method}",)), *own)
 
 
 def _of_tuning(advice: Advice, situation: Situation) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from finetune.artefact import ADAPTER, MODEL
 from finetune.errors import UserError, counted
 
 EVALUATION, ANSWERS = "eval.json", "answers.jsonl"
+SAMPLES = "completions.jsonl"  # of what a model answered while it learned from its own answers
 DIGESTED = 2**20  # bytes of each weights file's end
 
 JsonObject = Mapping[str, Any]
@@ -33,6 +34,7 @@ class Contents:
     config: str
     preview: str
     has_preview_page: bool
+    samples: tuple[JsonObject, ...] = ()
 
     @property
     def subtitle(self) -> str:
@@ -58,6 +60,11 @@ class Contents:
         return ", ".join([*device, *(f"{name} {version}" for name, version in versions.items())])
 
     @property
+    def is_paid(self) -> bool:
+        """Whether the model learned from what its own answers were paid, so that its loss says nothing."""
+        return any("reward" in row for row in self.metrics)
+
+    @property
     def warnings(self) -> Sequence[str]:
         """What the plan warned of."""
         return self.plan["warnings"] if self.plan else ()
@@ -78,6 +85,7 @@ def read_contents(run_dir: Path) -> Contents:
         _text(run_dir / "config.yaml"),
         _text(run_dir / "preview.txt"),
         (run_dir / "preview.html").exists(),
+        read_lines(run_dir / SAMPLES),
     )
 
 
@@ -101,12 +109,18 @@ def weights_digest(folders: Iterable[Path]) -> str:
 def tiles(contents: Contents) -> Pairs:
     """The numbers of the training that are looked for first: name and value."""
     steps = [row for row in contents.metrics if "loss" in row]
-    held_out = [row["eval_loss"] for row in contents.metrics if _finite(row.get("eval_loss"))]
+    name, best = ("reward", max) if contents.is_paid else ("loss", min)
+    trained = [row[name] for row in steps if _finite(row.get(name))]
+    held_out = [row[f"eval_{name}"] for row in contents.metrics if _finite(row.get(f"eval_{name}"))]
     pairs: Pairs = []
     if steps:
-        pairs += [("steps", f"{steps[-1]['step']:,}"), ("train loss at the end", f"{steps[-1]['loss']:.3f}")]
+        pairs.append(("steps", f"{steps[-1]['step']:,}"))
+    if trained:
+        pairs.append((f"train {name} at the end", f"{trained[-1]:.3f}"))
+    if held_out and contents.is_paid:
+        pairs.append(("held-out reward at the start", f"{held_out[0]:.3f}"))
     if held_out:
-        pairs.append(("best held-out loss", f"{min(held_out):.3f}"))
+        pairs.append((f"best held-out {name}", f"{best(held_out):.3f}"))
     if steps and _finite(steps[-1].get("tokens")):
         pairs.append(("tokens seen", f"{steps[-1]['tokens']:,.0f}"))
     speeds = sorted(row["tokens_per_second"] for row in steps if _finite(row.get("tokens_per_second")))
@@ -122,13 +136,14 @@ def facts(contents: Contents) -> Pairs:
         return []
     model, batch, data = plan["model"], plan["batch"], plan["data"]
     train, held_out = data["train"], data["held_out"]
-    tokens = f"{counted(train['tokens'], 'token')}, {train['supervised_tokens']:,} of them learned"
+    tokens = counted(train["tokens"], "token")
+    if train["supervised_tokens"]:
+        tokens += f", {train['supervised_tokens']:,} of them learned"
     is_stream = batch["epochs"] is None
     epochs = " over a stream of rows" if is_stream else f", {counted(batch['epochs'], 'epoch')}"
     share = f"{plan['trainable'] / max(1, model['parameters']):.2%} of the base"
-    arithmetic = (
-        f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {counted(batch['effective'], 'row')}"
-    )
+    seen = counted(batch["effective"], "row" if batch.get("answers", 1) == 1 else "answer")
+    arithmetic = f"{batch['micro']} × {batch['accumulation']} × {batch['processes']} = {seen}"
     return [
         ("base model", f"{model['name']} ({model['architecture']}, {model['parameters']:,} parameters)"),
         ("trained", f"{plan['config']['tuning']['option']}: {plan['trainable']:,} parameters, {share}"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.evaluate import changes, plots, table
 from finetune.evaluate.contents import Contents, facts, passed, settings, tiles
+from finetune.evaluate.samples import section as samples_section
 
 SHOWN_ANSWERS = 3  # of each kind
 LONGEST_TEXT = 600  # characters of a prompt or an answer
@@ -26,6 +27,7 @@ def page(contents: Contents) -> str:
         _strengths(contents),
         _tasks(contents),
         _training(contents),
+        samples_section(contents.samples),
         _answers(contents),
         _learned(contents),
         _plan(contents),
@@ -160,11 +162,12 @@ def _tasks(contents: Contents) -> str:
 def _training(contents: Contents) -> str:
     steps = [row for row in contents.metrics if "loss" in row]
     evaluations = [row for row in contents.metrics if "eval_loss" in row]
+    name = "reward" if contents.is_paid else "loss"
     loss = plots.curves(
-        "Loss over the steps of training",
+        f"{name.capitalize()} over the steps of training",
         [
-            plots.Line("train", "one", _points(steps, "loss")),
-            plots.Line("held out", "two", _points(evaluations, "eval_loss"), marked=True),
+            plots.Line("train", "one", _points(steps, name)),
+            plots.Line("held out", "two", _points(evaluations, f"eval_{name}"), marked=True),
         ],
         x_name="step",
     )
@@ -178,7 +181,7 @@ def _training(contents: Contents) -> str:
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for name, value in tiles(contents)
     )
     shown = f'<div class="tiles">{boxes}</div>' if boxes else ""
-    named = f'<p class="soft">Loss</p>{loss}' if loss else ""
+    named = f'<p class="soft">{name.capitalize()}</p>{loss}' if loss else ""
     return _section("Training", shown, named, f'<p class="soft">Learning rate</p>{rate}' if rate else "")
 
 

@@ -26,6 +26,7 @@ LAYS_FLAT = False
 RATE = 1.0
 METRICS: tuple[str, ...] = ()
 BEST = "eval_loss"
+PATIENCE = 2
 ROWS_TOGETHER = 1
 TEACHER = "teacher"
 
@@ -111,6 +112,11 @@ def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
     if config.teacher_revision is not None and local:
         raise UserError.at("method.teacher_revision", "has no effect on a local teacher", "leave it out")
     return {TEACHER: FrozenModel("method.teacher", config.teacher, config.teacher_revision)}
+
+
+def answers(config: MethodConfig) -> tuple[int, int]:
+    """Each row of a step is one text, learned once."""
+    return 1, 1
 
 
 def keeps_reference(config: MethodConfig) -> bool:

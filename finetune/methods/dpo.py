@@ -24,6 +24,7 @@ LAYS_FLAT = False
 RATE = 0.05
 METRICS = preferences.METRICS
 BEST = "eval_loss"
+PATIENCE = 2
 ROWS_TOGETHER = 2
 
 # TRL's losses that are the same however a batch is split, and what each asks for.
@@ -80,6 +81,11 @@ def learned_tokens(config: MethodConfig) -> str:
 def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
     """No model besides the trained one and its reference."""
     return {}
+
+
+def answers(config: MethodConfig) -> tuple[int, int]:
+    """Each row of a step holds its answers, learned once."""
+    return 1, 1
 
 
 def keeps_reference(config: MethodConfig) -> bool:

@@ -26,6 +26,7 @@ LAYS_FLAT = False
 RATE = 0.05
 METRICS = preferences.METRICS
 BEST = "eval_loss"
+PATIENCE = 2
 ROWS_TOGETHER = 1
 
 MOVED = "kto"  # the loss that measures how far the model has moved, on answers to other questions
@@ -70,6 +71,11 @@ def learned_tokens(config: MethodConfig) -> str:
 def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
     """No model besides the trained one and its reference."""
     return {}
+
+
+def answers(config: MethodConfig) -> tuple[int, int]:
+    """Each row of a step holds its answers, learned once."""
+    return 1, 1
 
 
 def keeps_reference(config: MethodConfig) -> bool:

@@ -9,6 +9,7 @@ second model from a file, which lacks the rows that were added.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,25 @@ def hold(plan: RunPlan, parts: Parts) -> Start:
     return Start({name: tensor.detach().clone() for name, tensor in trained.items()}, None)
 
 
-def put_back(plan: RunPlan, trainer: Any, start: Start) -> None:
-    """Make what is trained and its copy what was held, and let the trainer prove it before its first step."""
+def put_back(plan: RunPlan, trainer: Any, start: Start, apart: Callable[[Any], float] | None = None) -> None:
+    """Make what is trained and its copy what was held, and let the trainer prove it before its first step.
+
+    `apart` measures by how much the two differ about a token; by default as the loss of pairs and votes sees them.
+    """
     from finetune.lineage import LINEAGE
 
     said = str(read_facts(Path(plan.run_dir) / LINEAGE, "reference")["reference"])
+    _restore(plan, trainer, start)
+    trainer.add_callback(Proof(trainer, said, plan.config.parallel.option != "ddp", apart or most_apart))
+
+
+def drop(plan: RunPlan, trainer: Any, start: Start) -> None:
+    """Make what is trained what was held, and let go of a copy that TRL made though nothing is compared with it."""
+    _restore(plan, trainer, start)
+    trainer.model.delete_adapter(COPY)
+
+
+def _restore(plan: RunPlan, trainer: Any, start: Start) -> None:
     sharded = plan.config.parallel.option != "ddp"
     for name, held in start.adapter.items():
         trained = trainer.model.get_parameter(name)
@@ -63,7 +78,6 @@ def put_back(plan: RunPlan, trainer: Any, start: Start) -> None:
         value = held.to(trained.device, trained.dtype if sharded else held.dtype)
         trained.data = value
         trainer.model.get_parameter(_of_copy(name)).data = value.clone()
-    trainer.add_callback(Proof(trainer, said, sharded))
 
 
 def _of_copy(name: str) -> str:
@@ -73,8 +87,8 @@ def _of_copy(name: str) -> str:
 class Proof(TrainerCallback):  # type: ignore[misc]
     """Fail a run that does not start at its reference, or goes on with another one than it began with."""
 
-    def __init__(self, trainer: Any, said: str, sharded: bool) -> None:
-        self.trainer, self.said, self.sharded = trainer, said, sharded
+    def __init__(self, trainer: Any, said: str, sharded: bool, apart: Callable[[Any], float]) -> None:
+        self.trainer, self.said, self.sharded, self.apart = trainer, said, sharded, apart
         self.digest = "" if sharded else _digest(trainer.model)
 
     def on_train_begin(
@@ -86,7 +100,7 @@ class Proof(TrainerCallback):  # type: ignore[misc]
                 mend = "start anew in its place with resume=none"
                 raise RunFailed(f"resume: the checkpoint's reference is not {self.said}; {mend}")
             return
-        apart = most_apart(self.trainer)
+        apart = self.apart(self.trainer)
         if not apart <= MOST_APART:
             what = f"the log-probability of a token differs by {apart:.2g} nats between the model and its reference"
             mend = "they must be the same before the first step; use the tested versions of TRL and PEFT"

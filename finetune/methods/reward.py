@@ -25,6 +25,7 @@ RATE = 0.5
 METRICS = ("accuracy", "margin", "mean_reward", "min_reward", "max_reward")
 # The accuracy of a few hundred pairs is coarse, so that many checkpoints share the best one; the loss tells them apart.
 BEST = "eval_loss"
+PATIENCE = 2
 ROWS_TOGETHER = 2
 
 
@@ -64,6 +65,11 @@ def learned_tokens(config: MethodConfig) -> str:
 def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
     """No model besides the trained one."""
     return {}
+
+
+def answers(config: MethodConfig) -> tuple[int, int]:
+    """Each row of a step is one pair, learned once."""
+    return 1, 1
 
 
 def keeps_reference(config: MethodConfig) -> bool:

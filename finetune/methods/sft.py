@@ -57,6 +57,7 @@ LAYS_FLAT = True
 RATE = 1.0
 METRICS: tuple[str, ...] = ()
 BEST = "eval_loss"
+PATIENCE = 2
 ROWS_TOGETHER = 1
 
 
@@ -69,6 +70,11 @@ def learned_tokens(config: MethodConfig) -> str:
 def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
     """No model besides the trained one."""
     return {}
+
+
+def answers(config: MethodConfig) -> tuple[int, int]:
+    """Each row of a step is one text, learned once."""
+    return 1, 1
 
 
 def keeps_reference(config: MethodConfig) -> bool:

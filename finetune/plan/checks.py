@@ -86,9 +86,10 @@ def check_batches(
         what = f"{batch.save_every} is not a multiple of training.eval_every={every}, so the best is never saved"
         mend = f"use {every * max(1, batch.save_every // every)}, or training.keep_best=none"
         faults.append(Fault("training.save_every", what, mend))
-    if batch.steps * batch.effective > MOST_ROWS:
+    faults += _check_windows(config, batch)
+    if batch.rows_ordered > MOST_ROWS:
         key = "training.max_steps" if config.training.max_steps else "training.epochs"
-        seen = f"{batch.steps:,} steps of {batch.effective:,} rows"
+        seen = f"{batch.steps:,} steps of {batch.rows:,} rows"
         faults.append(Fault(key, f"{seen} are more than a run can order ({MOST_ROWS:,})", "lower it"))
     if data.is_partial and data.train.rows < batch.effective:
         what = f"the first window has {data.train.rows:,} rows, fewer than the {batch.effective:,} of a step"
@@ -97,6 +98,21 @@ def check_batches(
         what = f"{batch.warmup_steps} warm-up steps leave nothing of the run's {batch.steps}"
         faults.append(Fault("training.warmup", what, "use a share such as 0.05"))
     return faults
+
+
+def _check_windows(config: RunConfig, batch: BatchPlan) -> list[Fault]:
+    """Steps between two generations, at which a run can be neither saved nor ended without losing its answers."""
+    training, window = config.training, batch.window
+    given = {
+        "training.max_steps": training.max_steps,
+        "training.save_every": training.save_every,
+        "training.eval_every": training.eval_every,
+    }
+    return [
+        Fault(key, f"{value} is no multiple of method.iterations={window}", f"use {-(-value // window) * window}")
+        for key, value in given.items()
+        if value is not None and value % window
+    ]
 
 
 def check_frozen(config: RunConfig, facts: Facts, estimate: MemoryEstimate) -> list[Fault]:

@@ -147,7 +147,10 @@ def best_batching(config: RunConfig, facts: Facts, attention: str) -> tuple[str,
     tokens = config.training.batch_size * train.tokens / max(1, train.rows)
     if train.longest * train.rows <= LIKE_LENGTH * train.tokens:
         return "padded", "the rows are of like length, so there is little to pad"
-    if not METHODS[config.method.option].LAYS_FLAT:
+    method = METHODS[config.method.option]
+    if method.answers(config.method)[0] > 1:
+        return "padded", "a step learns best from questions of all kinds, and padding them costs little beside answers"
+    if not method.LAYS_FLAT:
         return "grouped", f"method={config.method.option} pads its rows, least where they are of like length"
     if facts.model.model_type not in KEEP_ROWS_APART or facts.model.trust_remote_code:
         return "grouped", f"{facts.model.model_type} is not known to keep the rows of a flat batch apart"

@@ -11,6 +11,7 @@ from finetune.errors import counted
 from finetune.launch_command import shown_command
 from finetune.model_files import ModelFacts
 from finetune.plan import RunPlan
+from finetune.plan.batches import BatchPlan
 from finetune.plan.memory import shown_memory
 from finetune.plan.reach import describe_reach
 
@@ -67,10 +68,10 @@ def _named(facts: ModelFacts) -> str:
 
 def _rows(plan: RunPlan) -> list[tuple[str, str]]:
     train, held_out = plan.data.train, plan.data.held_out
-    learned = train.supervised_tokens / max(1, train.tokens)
+    share = f" ({train.supervised_tokens / max(1, train.tokens):.0%} learned)" if plan.batch.answers == 1 else ""
     text = (
-        f"{counted(train.rows, f'{plan.data.shape} row')}, {counted(train.tokens, 'token')} "
-        f"({learned:.0%} learned), longest {train.longest:,}"
+        f"{counted(train.rows, f'{plan.data.shape} row')}, {counted(train.tokens, 'token')}{share}, "
+        f"longest {train.longest:,}"
     )
     if train.truncated or train.dropped:
         text += f"; {train.truncated:,} truncated, {train.dropped:,} dropped"
@@ -107,7 +108,7 @@ def _mixture(plan: RunPlan) -> list[tuple[str, str]]:
 
 def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     batch, training = plan.batch, plan.config.training
-    arithmetic = f"{batch.micro} × {batch.accumulation} × {batch.processes} = {counted(batch.effective, 'row')} a step"
+    arithmetic = f"{batch.micro} × {batch.accumulation} × {batch.processes} = {counted_batch(batch)} a step"
     epochs = "" if batch.epochs is None else f", {counted(batch.epochs, 'epoch')}"
     length = f"{counted(batch.steps, 'step')}{epochs}"
     if batch.left_over:
@@ -119,6 +120,14 @@ def _steps(plan: RunPlan) -> list[tuple[str, str]]:
     if batch.eval_every:
         cadence += f", evaluate every {batch.eval_every}"
     return [("batch", arithmetic), ("length", length), ("schedule", schedule), ("cadence", cadence)]
+
+
+def counted_batch(batch: BatchPlan) -> str:
+    """What a step sees: rows, or the model's own answers to rows."""
+    if batch.answers == 1:
+        return counted(batch.effective, "row")
+    again = f", for {batch.window} steps" if batch.window > 1 else ""
+    return f"{counted(batch.effective, 'answer')}, {batch.answers} to each of {counted(batch.rows, 'row')}{again},"
 
 
 def _machine(plan: RunPlan) -> list[tuple[str, str]]:

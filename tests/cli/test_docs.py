@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rows import chat_row, worded, write_rows
+from rows import chat_row, counted_row, worded, write_rows
 
 from finetune import errors
 from finetune.cli import VERBS, main, split_arguments
@@ -173,6 +173,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             votes = [("A kettle.", True), ("No idea at all.", False)] * 10
             voted = [{"prompt": f"And {n}?", "completion": said, "label": up} for n, (said, up) in enumerate(votes)]
             write_rows(folder / "votes.jsonl", voted)
+            write_rows(folder / "counts.jsonl", [counted_row(number) for number in range(40)])
             (folder / "exam.yaml").write_text(EXAM, encoding="utf-8")
         return folders[page]
 
@@ -366,8 +367,10 @@ def test_every_assignment_in_the_prose_composes(page: str) -> None:
 
 def _options_for(word: str) -> list[list[str]]:
     group = word.partition(".")[0]
-    methods = [["method=distill", "method.teacher=tiny"]] if group == "method" else []
-    return [[], *([f"{group}={option}"] for option in OPTIONS.get(group, {})), *methods]
+    methods = METHODS if group == "method" else {}
+    own = {"distill": ["method.teacher=tiny"]}
+    others = [[f"method={name}", *own.get(name, [])] for name in methods]
+    return [[], *([f"{group}={option}"] for option in OPTIONS.get(group, {})), *others]
 
 
 def _takes(word: str, extra: list[str]) -> bool:

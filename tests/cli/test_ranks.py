@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from rows import chat_row, write_rows
+from rows import chat_row, counted_row, write_rows
 
 COMMON = ("model=tiny", "training.max_steps=12", "training.log_every=1", "training.learning_rate=1e-3", "name=x",
           "data.eval_share=0")  # fmt: skip
@@ -153,3 +153,27 @@ def test_ranks_start_from_one_preparation(shape: str, tmp_path: Path) -> None:
     prepared = tmp_path / "runs" / ".prepared"
     assert len(list(prepared.glob("*/prepared.json"))) == 1 and not list(prepared.glob(".scratch-*"))
     assert len(losses(tmp_path)) == 2
+
+
+def test_groups_of_answers_span_ranks(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "counts.jsonl", [counted_row(number) for number in range(40)])
+    settings = (
+        "model=tiny", "method=grpo", "method.rewards=[exact]", "method.max_new_tokens=4", f"data.train={rows}", "name=x",
+        "training.learning_rate=1e-3", "training.log_every=1", "training.save_every=2", "training.batch_size=4",
+        "training.accumulation=2", "launch.processes=2",
+    )  # fmt: skip
+    command = ("finetune", "train", *settings)
+    # two groups of eight a step, each over both ranks
+    done = run(tmp_path, *command, "method.most_dead=1", "training.max_steps=4", "training.keep_best=none")
+    assert done.returncode == 0, done.stderr
+    run_dir = tmp_path / "runs" / "x"
+    logged = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    kept = [json.loads(line) for line in (run_dir / "completions.jsonl").read_text().splitlines()]
+    paid = {row["step"]: row["reward"] for row in logged if "reward" in row}
+    assert {*paid} == {1, 2, 3, 4} and all(0 <= value <= 1 for value in paid.values())
+    assert sum("eval_reward" in row for row in logged) == 5
+    assert {len(row["answers"]) for row in kept if row["step"]} == {8}
+    # what one rank finds hopeless comes back as what it is
+    other = ("name=y" if one == "name=x" else one for one in command)
+    done = run(tmp_path, *other, "method.most_dead=0", "training.max_steps=4")
+    assert done.returncode == 2 and "error: method.rewards: " in done.stderr and "teach nothing" in done.stderr

@@ -214,10 +214,10 @@ def test_every_method_is_advised_in_some_situation() -> None:
 def test_a_method_that_is_not_there_is_named_with_what_is_missing() -> None:
     for method, need in NEEDS.items():
         assert method in METHODS or (need.missing and need.until)
-    advice = decide(S(feedback="thumbs", rows=rows("votes")))
+    advice = decide(S(feedback="scale", rows=rows("pairs", 50_000)))
     assert not advice.stages[0].there
-    assert advice.missing[0].startswith("kto is not there yet: this version has no way of training on single answers")
-    assert "thumb up" in advice.missing[0]
+    assert advice.missing[0].startswith("reward is not there yet: this version has no way of training a reward model")
+    assert "better answer of each pair" in advice.missing[0]
 
 
 def composes(command: Command) -> None:

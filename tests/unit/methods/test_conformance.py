@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from models import save_llama, save_tokenizer
-from rows import pair_row, vote_row, worded, write_rows
+from rows import pair_row, task_row, vote_row, worded, write_rows
 
 from finetune.methods import METHODS
 
@@ -34,11 +34,18 @@ class Row:
     settings: tuple[str, ...] = ()
 
 
+# What a random model writes has no right answers, but more words or fewer.
+PAID = (
+    "method.rewards=[length]", "method.least_words=4", "method.allow_cheating=true", "method.generations=4",
+    "method.max_new_tokens=8", "method.most_dead=1",
+)  # fmt: skip
 TABLE = {
     "sft": Row(lambda number: worded(number, "violet")),
     "distill": Row(lambda number: worded(number, "violet"), settings=("method.teacher={teacher}",)),
     "dpo": Row(pair_row, "rewards/margins", rises=True),
     "kto": Row(vote_row, "rewards/margins", rises=True),
+    "grpo": Row(task_row, "reward", rises=True, settings=PAID),
+    "rloo": Row(task_row, "reward", rises=True, settings=PAID),
 }
 # Each method and each tuning at least once; the others are slow.
 CELLS = [

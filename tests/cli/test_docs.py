@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rows import chat_row, counted_row, worded, write_rows
+from rows import chat_row, counted_row, pair_row, vote_row, worded, write_rows
 
 from finetune import errors
 from finetune.cli import VERBS, main, split_arguments
@@ -160,6 +160,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
             write_rows(folder / "copied.jsonl", [_json_row(0)])
+            write_rows(folder / "pairs.jsonl", [pair_row(number) for number in range(24)])
+            write_rows(folder / "votes.jsonl", [vote_row(number) for number in range(24)])
             write_rows(folder / "prompts.jsonl", [{"prompt": f"What is {n} plus {n + 3}?"} for n in range(12)])
             exam = [
                 {"question": f"What is {n} plus 1?", "choices": [str(n), str(n + 1)], "right": 1} for n in range(12)
@@ -168,11 +170,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             cities = [("France", "Paris", "Lyon"), ("Italy", "Rome", "Milan"), ("Austria", "Vienna", "Graz")]
             asked = [{"prompt": f"Capital of {land}?", "answer": right, "wrong": bad} for land, right, bad in cities]
             write_rows(folder / "capitals.jsonl", asked * 4)
-            both = {"chosen": "A kettle.", "rejected": "No idea at all."}
-            write_rows(folder / "pairs.jsonl", [{"prompt": f"What is {n} worth?", **both} for n in range(8)])
-            votes = [("A kettle.", True), ("No idea at all.", False)] * 10
-            voted = [{"prompt": f"And {n}?", "completion": said, "label": up} for n, (said, up) in enumerate(votes)]
-            write_rows(folder / "votes.jsonl", voted)
             write_rows(folder / "counts.jsonl", [counted_row(number) for number in range(40)])
             (folder / "exam.yaml").write_text(EXAM, encoding="utf-8")
         return folders[page]

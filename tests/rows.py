@@ -44,8 +44,7 @@ def chat_row(number: int) -> dict[str, Any]:
 
 def worded(number: int, answer: str) -> dict[str, Any]:
     """A conversation whose question is no near copy of another number's."""
-    asked = " ".join(WORDS[number * step % len(WORDS)] for step in (1, 3, 5, 7))
-    turns = [{"role": "user", "content": f"{asked} {number}?"}]
+    turns = [{"role": "user", "content": asked(number)}]
     return {"messages": [*turns, {"role": "assistant", "content": answer}]}
 
 
@@ -59,3 +58,19 @@ def question(number: int, answer: str = "") -> dict[str, Any]:
     """A row of messages."""
     turns = [{"role": "user", "content": f"Question {number}?"}]
     return {"messages": [*turns, {"role": "assistant", "content": answer or f"Answer {number}."}]}
+
+
+def pair_row(number: int, better: str = "violet", worse: str = "umber") -> dict[str, Any]:
+    """A question with a better and a worse answer."""
+    return {"prompt": asked(number), "chosen": better, "rejected": worse}
+
+
+def vote_row(number: int, good: str = "violet", bad: str = "umber") -> dict[str, Any]:
+    """A question with one answer, every second one good."""
+    up = number % 2 == 0
+    return {"prompt": asked(number), "completion": good if up else bad, "label": up}
+
+
+def asked(number: int) -> str:
+    """A question that is no near copy of another number's."""
+    return f"{' '.join(WORDS[number * step % len(WORDS)] for step in (1, 3, 5, 7))} {number}?"

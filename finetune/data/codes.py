@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("csv-header", ERROR, "A column without a name, or two of one name.", "Mend the first line."),
         ("csv-quote", ERROR, "A quote is not closed, or stands where none may.", "Quote the cell."),
         ("parquet-broken", ERROR, "Not a whole Parquet file.", "Write or copy it again."),
-        ("parquet-type", ERROR, "A column of bytes or of maps.", "Write it as text or as a list."),
+        ("parquet-type", ERROR, "A column of bytes, or of objects instead of text.", "Write it as text or as a list."),
     ),
     "row": (
         ("refused", ERROR, "Something else for which `train` refuses a row.", "The message says it."),

@@ -111,7 +111,8 @@ def _detect(record: Record, values: Values, columns: dict[str, str], shapes: tup
     if other:
         raise _other_method(record, other)
     found = listed(list(values)) or "none"
-    names = "prompt=question data.columns.completion=answer" if is_learned else "prompt=question"
+    wanted = LEARNED if set(LEARNED) & set(shapes) else shapes
+    names = "prompt=question data.columns.completion=answer" if wanted == LEARNED else "prompt=question"
     mend = f"name them, such as data.columns.{names}"
-    what = f"columns fit no layout (found: {found}; wanted: {formats.wanted_text(shapes)})"
+    what = f"columns fit no layout (found: {found}; wanted: {formats.wanted_text(wanted)})"
     raise UserError.at(record.where, what, mend, "layout-unknown")

@@ -9,8 +9,12 @@ from typing import Any
 
 from finetune.data.faults import FaultLog
 from finetune.data.jsonl import BOM, DECODER, MAX_LINE, decode, first_repeated
+from finetune.data.rows import REFERENCES
 
 LIST_COLUMNS = ("messages", "conversations", "tools", "history")  # hold JSON where a table can hold only text
+# May hold objects: messages, or what a layout that reads it only as text tells row by row.
+JUDGEMENTS = ("label", "rating", "feedback", "margin", "scores", "ranks", "winner", "preference")
+OBJECT_COLUMNS = frozenset(("input", "chosen", "rejected", *JUDGEMENTS, *REFERENCES))
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -127,7 +131,7 @@ def read_parquet(
         table = pq.ParquetFile(path)
         columns = [field.name for field in table.schema_arrow if field.name in wanted]
         for field in table.schema_arrow:
-            if field.name in wanted and not _readable(field.type):
+            if field.name in wanted and not _readable(field.type, field.name):
                 faults.add(
                     f"{name} {field.name}",
                     f"holds {field.type}, not text",
@@ -146,9 +150,11 @@ def read_parquet(
         faults.add(name, what, "write or copy it again", "parquet-broken")
 
 
-def _readable(kind: Any) -> bool:
+def _readable(kind: Any, column: str) -> bool:
     import pyarrow.types as types
 
     if types.is_dictionary(kind):
         kind = kind.value_type
+    if types.is_struct(kind):
+        return column in OBJECT_COLUMNS
     return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_map(kind))

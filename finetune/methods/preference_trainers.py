@@ -48,10 +48,10 @@ def other_places(count: int, together: int) -> NDArray[np.int64]:
 
 def _parts(count: int, together: int) -> Iterator[tuple[int, int]]:
     """Parts of rows; a row that would be alone goes with those before it."""
-    begins = list(range(0, count, together))
-    if len(begins) > 1 and count - begins[-1] == 1:
-        begins.pop()
-    yield from zip(begins, [*begins[1:], count], strict=True)
+    ends = [*range(together, count, together), count]
+    if len(ends) > 1 and count - ends[-2] == 1:
+        ends.pop(-2)
+    yield from zip([0, *ends[:-1]], ends, strict=True)
 
 
 def _read(rows: Any, given: dict[str, list[int]]) -> dict[str, list[Any]]:

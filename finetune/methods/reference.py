@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from finetune.config import LoraTuning
 from finetune.errors import RunFailed
 from finetune.log import log
+from finetune.rundir import read_facts
 
 if TYPE_CHECKING:
     from finetune.methods.arguments import Parts
@@ -51,8 +53,9 @@ def hold(plan: RunPlan, parts: Parts) -> Start:
 
 def put_back(plan: RunPlan, trainer: Any, start: Start) -> None:
     """Make what is trained and its copy what was held, and let the trainer prove it before its first step."""
-    from finetune.lineage import reference
+    from finetune.lineage import LINEAGE
 
+    said = str(read_facts(Path(plan.run_dir) / LINEAGE, "reference")["reference"])
     sharded = plan.config.parallel.option != "ddp"
     for name, held in start.adapter.items():
         trained = trainer.model.get_parameter(name)
@@ -60,7 +63,7 @@ def put_back(plan: RunPlan, trainer: Any, start: Start) -> None:
         value = held.to(trained.device, trained.dtype if sharded else held.dtype)
         trained.data = value
         trainer.model.get_parameter(_of_copy(name)).data = value.clone()
-    trainer.add_callback(Proof(trainer, reference(plan) or "", sharded))
+    trainer.add_callback(Proof(trainer, said, sharded))
 
 
 def _of_copy(name: str) -> str:

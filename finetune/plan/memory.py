@@ -13,7 +13,8 @@ Each term is counted in bytes:
                  layers and what the norms keep in fp32; with checkpointing one input a layer and everything
                  of one layer. The loss keeps no logits, but works on a tile of them
     frozen       models that are only read, in the run's format, with one layer's activations and a tile of logits;
-                 with a reference the copy of what training starts from, which of an adapter is one more adapter
+                 with a reference the copy of what training starts from: of an adapter one more adapter, of a model
+                 one more in fp32, as it is trained
     runtime      the device's own context and the gaps between allocations
 
 It is an estimate: made for Llama-like models, less sure for mixtures of experts.
@@ -91,10 +92,11 @@ def estimate(
     activations = _activation_bytes(facts, precision, micro_batch * longest, gradient_checkpointing)
     if attention == "eager":
         activations += _score_bytes(facts, precision, micro_batch, longest, gradient_checkpointing)
-    read = sum(_frozen_bytes(one, precision, micro_batch * longest, share) for one in frozen)
+    tokens = micro_batch * longest
+    read = sum(_frozen_bytes(one, precision, precision, tokens, share) for one in frozen)
     if reference:
         copied = trainable * trained_bytes * share
-        read += copied if adapted else _frozen_bytes(facts, precision, micro_batch * longest, share)
+        read += copied if adapted else _frozen_bytes(facts, "fp32", precision, tokens, share)
     return MemoryEstimate(
         weights=round(weights * held + gathered),
         adapter=round(trainable * trained_bytes * share) if adapted else 0,
@@ -117,10 +119,10 @@ def _weight_bytes(facts: ModelFacts, tuning: TuningConfig, precision: str) -> fl
     return linear * _quantized_bytes(tuning) + (facts.parameters - linear) * plain
 
 
-def _frozen_bytes(facts: ModelFacts, precision: str, tokens: int, share: float) -> float:
+def _frozen_bytes(facts: ModelFacts, held: str, precision: str, tokens: int, share: float) -> float:
     """A model that is only read keeps nothing for a backward pass: one layer at a time, and its logits."""
     number = BYTES[precision]
-    weights = facts.parameters * number
+    weights = facts.parameters * BYTES[held]
     gathered = 2 * weights / max(facts.layers, 1) if share < 1 else 0.0
     layer = _layer_bytes(facts.linear_shapes, facts.hidden_size, max(facts.layers, 1), number)
     tile_tokens, tile_words = LOGITS_TILE

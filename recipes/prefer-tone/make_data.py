@@ -24,9 +24,9 @@ OPENINGS = {
     ),
 }
 PROBLEMS = (
-    "the {p} is broken.|my {p} has not arrived.|the {p} came too late.|I lost the bill for the {p}.|the {p} is the wrong "
-    "size.|I want to return the {p}.|the {p} stopped working.|nobody sent me the {p}.|the {p} is dirty.|I paid twice for "
-    "the {p}.|I cannot open the {p}.|the {p} makes a strange noise.",
+    "the {p} is broken.|my {p} has not arrived.|the {p} came too late.|I lost the bill for the {p}.|the {p} is the "
+    "wrong size.|I want to return the {p}.|the {p} stopped working.|nobody sent me the {p}.|the {p} is dirty.|I paid "
+    "twice for the {p}.|I cannot open the {p}.|the {p} makes a strange noise.",
     "the {p} was damaged.|I still wait for the {p}.|the {p} has a strange smell.|I never ordered a {p}.|I would like "
     "another {p}.",
 )
@@ -85,7 +85,21 @@ def write(path: Path, rows: list[dict[str, object]] | list[dict[str, str]]) -> N
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-for place, file in enumerate(("train.jsonl", "heldout.jsonl")):
-    made = pairs(place, seed=1)
-    write(FOLDER / file, made)
-    write(VOTES / file, votes(made))
+def check_apart() -> None:
+    """Fails when an alternative serves both parts."""
+    for train, heldout in (*OPENINGS.values(), PROBLEMS, PRODUCTS, *ANSWERS.values()):
+        if shared := set(train.split("|")) & set(heldout.split("|")):
+            raise ValueError(f"in both parts: {sorted(shared)}")
+
+
+def main() -> None:
+    """Writes the files of both recipes."""
+    check_apart()
+    for part, file in enumerate(("train.jsonl", "heldout.jsonl")):
+        rows = pairs(part, seed=1)
+        write(FOLDER / file, rows)
+        write(VOTES / file, votes(rows))
+
+
+if __name__ == "__main__":
+    main()

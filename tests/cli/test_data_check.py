@@ -15,10 +15,12 @@ from refusals import GOOD, MOST_SECONDS, Refused, Run, chat, error_lines, everyt
 
 # What is no matter of the rows: how they are split, weighted and made into batches.
 ELSEWHERE = ("training.", "data.weights", "data.eval_share")
+# Rows from which other methods learn: they are checked as what they are.
+OTHER_SHAPES = ("preference pairs", "votes", "prompt alone")
 CASES = [
     case
     for case in (*test_faults_files.CASES, *test_faults_rows.CASES)
-    if case.row != 57 and not (case.row == 27 and "data.train: " in case.said)
+    if case.row != 57 and not (case.row == 27 and "data.train: " in case.said) and case.name not in OTHER_SHAPES
 ]
 
 

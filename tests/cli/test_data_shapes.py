@@ -146,14 +146,14 @@ def test_what_is_cleaned_is_the_same_row_but_for_what_was_mended(kind: str, fine
 def test_what_is_masked_has_one_name_on_both_sides(finetune: Run, tmp_path: Path) -> None:
     mail = "write to ann@corp-mail.com"
     pairs = [pair(0, prompt=mail, chosen="bob@corp-mail.com", rejected="ann@corp-mail.com"), pair(1)]
-    tasks = [{"prompt": mail, "answer": "ann@corp-mail.com"}, {"prompt": "b", "answer": "c"}]
+    tasks = [{"prompt": mail, "answer": "ann@corp-mail.com", "by": "ann@corp-mail.com"}, {"prompt": "b", "answer": "c"}]
     found = []
     for name, rows in (("pairs", pairs), ("tasks", tasks)):
         write_rows(tmp_path / f"{name}.jsonl", rows)
         assert finetune("data", "clean", f"{name}.jsonl", f"output={name}", "clean.steps=[personal]")[0] == 0
         found.append(read(tmp_path / name / "clean.jsonl")[0])
     assert found[0] == {**pairs[0], "prompt": "write to [EMAIL_1]", "chosen": "[EMAIL_2]", "rejected": "[EMAIL_1]"}
-    assert found[1] == {"prompt": "write to [EMAIL_1]", "answer": "[EMAIL_1]"}
+    assert found[1] == {"prompt": "write to [EMAIL_1]", "answer": "[EMAIL_1]", "by": "[EMAIL_1]"}
 
 
 def test_votes_apart_are_no_copies(finetune: Run, tmp_path: Path) -> None:

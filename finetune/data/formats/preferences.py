@@ -116,7 +116,7 @@ def from_list(question: str, column: str) -> Callable[[Values], Row]:
 
     def convert(values: Values) -> Row:
         before, (answers, is_scored) = asked(values, question), _answers(values, column)
-        best, worst = max(answers, key=lambda one: one.worth), min(reversed(answers), key=lambda one: one.worth)
+        best, worst = max(answers, key=lambda one: one.worth), min(answers, key=lambda one: one.worth)
         if best.worth == worst.worth:
             raise Tie(column, f"all {len(answers)} answers are equally good")
         both = [answered(before, one.given, column) for one in (best, worst)]

@@ -54,7 +54,7 @@ FOREIGN: dict[str, tuple[str, dict[str, Any], Row]] = {
     ),
     "a text asked, messages answered": (
         "prompt_chosen_rejected",
-        {"prompt": ASKED, "chosen": [SAY], "rejected": "No.", "tools": [TOOL]},
+        {"prompt": ASKED, "chosen": "Yes.", "rejected": [NO], "tools": [TOOL]},
         pair(ASK, tools=(TOOL,)),
     ),
     "trl, implicit": (

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from finetune.data import pieces, shards, store
 from finetune.data import prepare as prepare_module
-from finetune.data import shards, store
 from finetune.data.bias import FEWEST_PAIRS, above
 from finetune.data.encode import MASKED, Encoded, Encoder, Refused
 from finetune.data.prepare import PreparedData, lengths, open_rows, ordered_rows, read_rows
@@ -87,6 +87,34 @@ def test_both_sides_are_the_prompt_that_is_asked_and_the_answer_that_is_learned(
 def test_every_answer_of_a_method_that_learns_them_all_but_the_last_is_part_of_the_prompt(family: Any) -> None:
     last, every = (encode_sides(Encoder(family("smollm2"), learn=learn), [PAIR]) for learn in ("last", "assistant"))
     assert last == every
+
+
+def test_what_a_template_does_to_earlier_answers_does_not_matter(family: Any) -> None:
+    thought = say("assistant", "Oslo is.", reasoning_content="It is Oslo.")
+    row = Pair(Chat((ASK, thought, SECOND, GOOD)), Chat((ASK, thought, SECOND, BAD)))
+    encoder = Encoder(family("qwen3"))
+    assert isinstance(encoder.encode([row.chosen])[0], Refused)  # as a conversation it becomes two rows
+    assert isinstance(encode_sides(encoder, [row])[0], Sided)
+
+
+def test_a_side_that_cannot_be_learned_is_told_before_one_that_is_too_long(family: Any) -> None:
+    long, broken = say("assistant", "Oslo"), say("assistant", "a <|im_end|> b")
+    (found,) = encode_sides(Encoder(family("smollm2"), max_length=20), [Pair(Chat((ASK, long)), Chat((ASK, broken)))])
+    assert isinstance(found, Refused) and found.kind == "template"
+
+
+def test_conversations_need_a_template(
+    write_rows: Callable[..., str], run_prepare: Run, make_tokenizer: Callable[..., Any]
+) -> None:
+    tokenizer = make_tokenizer(("<s>", "</s>"), "</s>")
+    for shape, row in (
+        ("pair", {"prompt": [ASK], "chosen": [GOOD], "rejected": [BAD]}),
+        ("vote", {"messages": [ASK, GOOD], "label": True}),
+        ("task", {"prompt": [ASK]}),
+    ):
+        with pytest.raises(UserError) as caught:
+            run_prepare(write_rows([row]), shapes=(shape,), learn="last", tokenizer=tokenizer, eval_share=0)
+        assert [fault.where for fault in caught.value.faults] == ["model.chat_template"]
 
 
 def test_a_model_without_a_template_sees_texts_one_after_the_other(make_tokenizer: Callable[..., Any]) -> None:
@@ -247,7 +275,11 @@ def test_weights_count_pairs_and_their_tokens(write_rows: Callable[..., str], ru
     assert sum(tokens for _, tokens in prepared.mixture) == prepared.train.tokens
 
 
-def test_ties_are_counted_in_a_warning(write_rows: Callable[..., str], run_prepare: Run) -> None:
+@pytest.mark.parametrize("part", [200, 1_000_000])
+def test_ties_are_counted_in_a_warning(
+    part: int, write_rows: Callable[..., str], run_prepare: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PART_BYTES", part)
     rows = [{"prompt": asked(at), "completions": ["b", "c"], "scores": [at % 3, 1]} for at in range(9)]
     prepared = run_prepare(write_rows(rows), shapes=("pair",), learn="last", eval_share=0)
     assert prepared.train.rows == 6

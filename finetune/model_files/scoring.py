@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CAUSAL, SCORE = "causal", "score"  # what a model ends in: words, or one number
 LAYER = "score"  # that gives the number, in every family that is taken
+OUTPUTS = ("lm_head", "embed_out")  # what gives the words, and is left out
 SOME = "Llama, Qwen, Mistral, Gemma, Phi, SmolLM3, OLMo 2, DeepSeek or GPT-2"
 
 
@@ -38,7 +39,7 @@ def with_score(facts: ModelFacts) -> ModelFacts:
         return facts
     if facts.trust_remote_code or not reads_last_token(facts.model_type):
         raise UserError([_no_score(facts.name, facts.architecture)])
-    outputs = {name: size for name, size in facts.other_sizes.items() if name.rpartition(".")[2] == "lm_head"}
+    outputs = {name: size for name, size in facts.other_sizes.items() if name.rpartition(".")[2] in OUTPUTS}
     others = {name: size for name, size in facts.other_sizes.items() if name not in outputs}
     left_out = 0 if facts.tied_embeddings else sum(outputs.values())
     return replace(
@@ -46,7 +47,7 @@ def with_score(facts: ModelFacts) -> ModelFacts:
         architecture=scoring_architectures()[facts.model_type],
         parameters=facts.parameters - left_out + facts.hidden_size,
         other_sizes={**others, LAYER: facts.hidden_size},
-        embeddings=tuple(name for name in facts.embeddings if name != "lm_head"),
+        embeddings=tuple(name for name in facts.embeddings if name not in OUTPUTS),
         head=SCORE,
         new_head=True,
     )

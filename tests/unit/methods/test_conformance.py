@@ -44,6 +44,7 @@ TABLE = {
     "distill": Row(lambda number: worded(number, "violet"), settings=("method.teacher={teacher}",)),
     "dpo": Row(pair_row, "rewards/margins", rises=True),
     "kto": Row(vote_row, "rewards/margins", rises=True),
+    "reward": Row(pair_row, "margin", rises=True),
     "grpo": Row(task_row, "", settings=PAID),
     "rloo": Row(task_row, "", settings=PAID),
 }
@@ -100,7 +101,7 @@ def test_a_method_conforms(finetune: Run, tmp_path: Path, llama: Path, teacher: 
     assert logged(runs / "whole", "eval_loss") == logged(runs / "cut", "eval_loss")
     whole, cut = (weights_of(runs / name, tuning) for name in ("whole", "cut"))
     assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
-    assert_loads(llama, runs / "cut", tuning)
+    assert_loads(llama, runs / "cut", method, tuning)
 
 
 def logged(run_dir: Path, name: str) -> list[float]:
@@ -115,19 +116,21 @@ def weights_of(run_dir: Path, tuning: str) -> dict[str, torch.Tensor]:
     return dict(load_file(run_dir / names))
 
 
-def assert_loads(base: Path, run_dir: Path, tuning: str) -> None:
+def assert_loads(base: Path, run_dir: Path, method: str, tuning: str) -> None:
     """Plain transformers and PEFT load the result, and it says something else than the base."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+    scores = METHODS[method].HEAD == "score"
+    kind, made = (AutoModelForSequenceClassification, {"num_labels": 1}) if scores else (AutoModelForCausalLM, {})
     folder = run_dir / ("model" if tuning == "full" else "adapter")
     assert {path.name for path in folder.iterdir() if path.is_dir()} == set(), "a second adapter was saved"
-    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    plain = kind.from_pretrained(base, dtype=torch.float32, **made)
     ids = AutoTokenizer.from_pretrained(folder)("amber cedar", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         before = plain(ids).logits
         if tuning == "full":
-            tuned = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            tuned = kind.from_pretrained(folder, dtype=torch.float32, **made)
         else:
             tuned = PeftModel.from_pretrained(plain, folder)
         after = tuned(ids).logits

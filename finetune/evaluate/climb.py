@@ -87,8 +87,6 @@ class _Climb:
         rungs, choice, asking = list[Rung](), None, self.asking
         if BASE in self.wanted:
             rungs.append(self._climbed(BASE, asking.prompts(self.held_out, None, ())))
-        elif self.form.is_over_base:  # every rung is held against it, and it is open now
-            asking.engine.predict(asking.prompts(self.held_out, None, ())[0])
         if PROMPTED in self.wanted:
             shown = [row for row in self.training if self.form.can_be_shown(row)]
             prompts = self.given or made_prompts(shown, self.seed)

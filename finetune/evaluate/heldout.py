@@ -127,7 +127,8 @@ def _from_files(
     rows = [from_json(one.json) for one in loaded]
     shape = next((row.shape for row in rows if row.shape != "text"), "text")
     if plan is not None and plan.data.shape != shape:
-        raise UserError([_other_shape(f"data.eval {loaded[0].file}", shape, plan)])
+        what = f"holds {SAID[shape]}, and {plan.run_dir} was trained on {SAID[plan.data.shape]}"
+        raise UserError.at(f"data.eval {loaded[0].file}", what, "give rows of the shape that it was trained on")
     if mixed := [one for one, row in zip(loaded, rows, strict=True) if shape == "chat" and isinstance(row, Text)]:
         what = f"is plain text among conversations ({len(mixed)} rows are)"
         raise UserError.at(mixed[0].where, what, "give rows of one shape")
@@ -152,15 +153,10 @@ def _from_files(
     return measured, _Texts(_texts("data.eval", chosen), _texts("data.train", train) if train else None)
 
 
-def _other_shape(where: str, shape: str, plan: RunPlan) -> Fault:
-    what = f"holds {SAID[shape]}, and {plan.run_dir} was trained on {SAID[plan.data.shape]}"
-    return Fault(where, what, "give rows of the shape that it was trained on")
-
-
 def _load(data: MeasuredRows, plan: RunPlan | None, trained: RunPlan | None) -> tuple[list[Loaded], list[Loaded]]:
     """The rows of `data.eval` and those of `data.train`, of the first shape that they can be read as.
 
-    That is the shape that the target was trained on, if it is known; a run takes no other.
+    That is the shape that the target was trained on, if it is known, or else another.
     """
     known = trained.data.shape if trained else "text"
     own = LEARNED if known in LEARNED else (known,)
@@ -170,15 +166,11 @@ def _load(data: MeasuredRows, plan: RunPlan | None, trained: RunPlan | None) -> 
     first: UserError | None = None
     for shapes in order:
         try:
-            found = _loaded(data, shapes)
+            return _loaded(data, shapes)
         except UserError as error:
             first = first or error
             if any(fault.code not in NO_SUCH_ROWS for fault in error.faults):
                 raise (first if plan else error) from None
-            continue
-        if plan is not None and shapes != own:
-            raise UserError([_other_shape(f"data.eval {found[0][0].file}", found[0][0].shape, plan)])
-        return found
     assert first is not None
     raise first
 

@@ -52,11 +52,6 @@ class Form:
         """Whether answers are held against references: a completion that was voted down is none."""
         return self.has_references and self.shape != "vote"
 
-    @property
-    def is_over_base(self) -> bool:
-        """Whether every rung is held against the likelihoods of the base that is asked the bare question."""
-        return self.shape == "vote"
-
     def ways(self, climber: Engine) -> dict[str, Way]:
         """The metrics that only these rows have."""
         if self.shape == "pair":

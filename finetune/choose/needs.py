@@ -51,15 +51,8 @@ NEEDS: dict[str, Need] = {
         "training on questions with the passages that answer them",
         "put the passages into the prompts of ordinary rows yourself, and tune on those with method=sft",
     ),
-    "dpo": Need((BETTER_WORSE,), "pairs", 200, 1000, "training on pairs of answers", CHOSEN_ONLY),
-    "kto": Need(
-        (VOTES, BETTER_WORSE),
-        "votes",
-        200,
-        1000,
-        "training on single answers with a thumb up or down",
-        "keep the rows with a thumb up, and tune on those with method=sft",
-    ),
+    "dpo": Need((BETTER_WORSE,), "pairs", 200, 1000),
+    "kto": Need((VOTES,), "votes", 200, 1000),
     "grpo": Need(
         (CHAT, TASKS, PROMPTS),
         "prompts",

@@ -133,7 +133,7 @@ def _said_unbalanced(up: int, down: int, for_up: float, for_down: float) -> str:
 
 def _check_votes(facts: Facts) -> Iterator[Fault]:
     up, down = _votes(facts.data)
-    if facts.data.train.rows and (up == 0 or down == 0):
+    if up + down and not (up and down):
         what = f"every vote of {up + down:,} is {'up' if up else 'down'}, so nothing tells good answers from bad ones"
         mend = "add votes of the other kind" + (", or use method=sft" if up else "")
         yield Fault("data.train", what, mend)

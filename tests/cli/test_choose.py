@@ -61,9 +61,11 @@ def test_the_command_that_it_prints_trains(finetune: Run) -> None:
         Path("pairs.jsonl"), [{"prompt": f"Say {n}.", "chosen": f"It is {n}.", "rejected": "No."} for n in range(60)]
     )
     found = json.loads(finetune("choose", "pairs.jsonl", "model=tiny", "--json")[1])
-    (train,) = [one["command"] for one in found["commands"] if one["command"].startswith("finetune train")]
-    code, _, err = finetune(*train.split()[1:], "training.max_steps=1")
-    assert code == 0, err
+    train = [one["command"] for one in found["commands"] if one["command"].startswith("finetune train")]
+    for command in train:
+        code, _, err = finetune(*command.split()[1:], "training.max_steps=1")
+        assert code == 0, err
+    assert Path("runs/dpo/adapter").is_dir()
     assert "It is" in Path("runs/sft/preview.txt").read_text() and "No." not in Path("runs/sft/preview.txt").read_text()
 
 
@@ -80,7 +82,7 @@ SHOWN = [
     [chat_row(number) for number in range(9)],
     [{"text": f"Plain text {number}."} for number in range(60)],
     [{"prompt": f"Say {n}.", "chosen": f"It is {n}.", "rejected": "No."} for n in range(60)],
-    [{"prompt": f"Say {n}.", "completion": f"It is {n}.", "label": True} for n in range(250)],
+    [{"prompt": f"Say {n}.", "completion": f"It is {n}.", "label": n % 2 == 0} for n in range(250)],
     [{"question": f"Say {n}.", "answer": f"It is {n}.", "documents": ["It."]} for n in range(250)],
     [{"prompt": f"Say {n}.", "reference": f"It is {n}."} for n in range(250)],
     [{**chat_row(n), "images": ["lamp.png"]} for n in range(250)],

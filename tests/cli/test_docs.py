@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rows import chat_row, counted_row, write_rows
+from rows import chat_row, counted_row, pair_row, vote_row, write_rows
 
 from finetune import errors
 from finetune.cli import VERBS, main, split_arguments
@@ -157,6 +157,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             cut = json.dumps(_json_row(0)) + "\n" + json.dumps(_json_row(1))[:-30]
             (folder / "cut.jsonl").write_text(cut, encoding="utf-8")
             write_rows(folder / "copied.jsonl", [_json_row(0)])
+            write_rows(folder / "pairs.jsonl", [pair_row(number) for number in range(24)])
+            write_rows(folder / "votes.jsonl", [vote_row(number) for number in range(24)])
             write_rows(folder / "prompts.jsonl", [{"prompt": f"What is {n} plus {n + 3}?"} for n in range(12)])
             exam = [
                 {"question": f"What is {n} plus 1?", "choices": [str(n), str(n + 1)], "right": 1} for n in range(12)

@@ -214,10 +214,10 @@ def test_every_method_is_advised_in_some_situation() -> None:
 def test_a_method_that_is_not_there_is_named_with_what_is_missing() -> None:
     for method, need in NEEDS.items():
         assert method in METHODS or (need.missing and need.until)
-    advice = decide(S(feedback="scale", rows=rows("pairs", 50_000)))
+    advice = decide(S(gap="knowledge", tried=RETRIEVED, rows=rows("grounded")))
     assert not advice.stages[0].there
-    assert advice.missing[0].startswith("reward is not there yet: this version has no way of training a reward model")
-    assert "better answer of each pair" in advice.missing[0]
+    said = next(one for one in advice.missing if one.startswith("grounded is not there yet"))
+    assert "this version has no way of training on questions" in said and "put the passages into the prompts" in said
 
 
 def composes(command: Command) -> None:
@@ -305,16 +305,17 @@ def test_bad_answers_of_pairs_are_never_trained_on() -> None:
     pairs = (Rows("pairs.jsonl", "pairs", 500, layout="prompt_completion"),)
     train = next(text for text in words_of(S(feedback="pairs", rows=pairs)) if " train " in text)
     assert "data.columns.completion=chosen" in train and "data.layout=prompt_completion" in train
-    votes = words_of(S(feedback="thumbs", rows=rows("votes")))
-    assert votes == ["finetune choose data.train=examples.jsonl model=tiny"]
+    votes = next(text for text in words_of(S(feedback="thumbs", rows=rows("votes"))) if " train " in text)
+    assert "data.train=rows.jsonl method=kto" in votes
 
 
-def test_examples_are_trained_on_and_pairs_left_for_their_method() -> None:
+def test_examples_are_trained_on_before_pairs() -> None:
     mixed = (*rows(), Rows("pairs.jsonl", "pairs", 500, layout="prompt_completion"))
     advice = decide(S(feedback="pairs", rows=mixed))
     assert [stage.have for stage in advice.stages] == [1500, 500]
     train = [text for text in words_of(S(feedback="pairs", rows=mixed)) if " train " in text]
-    assert len(train) == 1 and "data.train=rows.jsonl" in train[0]
+    assert "data.train=rows.jsonl" in train[0] and "data.train=pairs.jsonl" not in train[0]
+    assert "model.name=runs/sft tuning.start=continue data.train=pairs.jsonl method=dpo" in train[1]
 
 
 def test_distillation_names_its_teacher() -> None:

@@ -351,9 +351,15 @@ def test_rows_that_the_plan_refuses_are_guessed_and_that_is_said(tmp_path: Path)
     assert tokens.how == "guessed" and tokens.total > 0
     assert any("would refuse" in remark and "rows.jsonl:61" in remark for remark in answer.remarks)
     assert "about" in next(reason for reason in answer.advice.reasons if "an epoch reads" in reason)
-    votes = write_rows(tmp_path / "votes.jsonl", [{"prompt": "a", "completion": "b", "label": True}] * 60)
-    tokens, answer = counted(str(votes), "model=tiny")
+    passages = [{"question": "a", "answer": "b", "documents": [{"id": "1", "text": "That."}]}] * 60
+    tokens, answer = counted(str(write_rows(tmp_path / "passages.jsonl", passages)), "model=tiny")
     assert (tokens.how, answer.remarks) == ("guessed", ())
+
+
+def test_votes_are_counted_as_their_method_reads_them(tmp_path: Path) -> None:
+    votes = [{"prompt": f"Say {n}.", "completion": f"It is {n}.", "label": n % 2 == 0} for n in range(60)]
+    tokens, answer = counted(str(write_rows(tmp_path / "votes.jsonl", votes)), "model=tiny")
+    assert (tokens.how, answer.remarks) == ("counted", ())
 
 
 def test_the_memory_of_distillation_holds_the_teacher(

@@ -11,6 +11,7 @@ from finetune.errors import Fault
 from finetune.methods import sampling
 from finetune.methods.arguments import FrozenModel, Parts
 from finetune.methods.sampling import Sampled, answers
+from finetune.rewards.learned import is_learned
 
 if TYPE_CHECKING:
     from finetune.config import RunConfig
@@ -40,6 +41,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
 }
+LEASH = 0.04  # where a reward is learned
 NEEDS_RATIO = {"cispo": "dapo", "gspo": "grpo"}
 
 
@@ -49,7 +51,10 @@ class Config(Sampled):
 
     option: ClassVar[str] = OPTION
     beta: float | None = setting(
-        None, "Leash to the model that training starts from: weight of the divergence from it; by default none.", low=0
+        None,
+        "Leash to the model that training starts from: weight of the divergence from it; by default none, and 0.04 "
+        "where a reward is a trained model.",
+        low=0,
     )
     loss: str = setting(
         "dapo",
@@ -86,7 +91,16 @@ def frozen_models(config: MethodConfig) -> dict[str, FrozenModel]:
 def keeps_reference(config: MethodConfig) -> bool:
     """Only a leash needs something to be tied to."""
     assert isinstance(config, Config)
-    return bool(config.beta)
+    return bool(_leash(config)[0])
+
+
+def _leash(config: Config) -> tuple[float, str]:
+    """How the model is tied to where it starts; what a reward model pays for elsewhere means nothing."""
+    if config.beta is not None:
+        return config.beta, "as set"
+    if any(map(is_learned, config.rewards)):
+        return LEASH, "a learned reward means something only near the answers that it was learned from"
+    return 0.0, "the rewards are computed, not learned, and need no leash"
 
 
 def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, str]]:
@@ -97,7 +111,7 @@ def open_settings(config: MethodConfig, facts: Facts) -> dict[str, tuple[Any, st
     )
     return {
         "max_new_tokens": sampling.room(config, facts),
-        "beta": (0.0, "the rewards are computed, not learned, and need no leash"),
+        "beta": _leash(config),
         "scale_rewards": scaled,
     }
 
@@ -108,7 +122,7 @@ def check(config: RunConfig, sources: dict[str, str], facts: Facts) -> list[Faul
     method = config.method
     return [
         *_check_loss(method),
-        *sampling.check_reference(config, method.beta),
+        *sampling.check_reference(config, _leash(method)[0]),
         *sampling.check(config, sources, facts),
     ]
 

@@ -92,7 +92,8 @@ class Payment:
         log_metric: Callable[[str, float], None],
     ) -> list[float | None]:
         """The weighted sum of the rewards for each answer, as TRL asks for it."""
-        scored = self.score(prompts, completions)
+        finished = [self.has_stopped(ids) for ids in completion_ids]
+        scored = self.score(prompts, completions, finished)
         for name, paid in scored.parts.items():
             if known := [value for value in paid.values if value is not None]:
                 log_metric(f"reward/{name}", fmean(known))
@@ -107,14 +108,18 @@ class Payment:
                 self.keep(done + 1, groups)
         return list(scored.totals)
 
-    def score(self, prompts: Sequence[Asked], completions: Sequence[str]) -> Scored:
+    def has_stopped(self, ids: Sequence[int]) -> bool:
+        """Whether an answer ended by itself."""
+        return bool(ids) and ids[-1] in self.stop_ids
+
+    def score(self, prompts: Sequence[Asked], completions: Sequence[str], finished: Sequence[bool]) -> Scored:
         """What each answer is paid."""
         rows = {one.row: one.task for one in prompts}
         given = [rows[one.row] for one in prompts]
         # all columns of the run: of a few rows none may have one that a reward asks for
         names = dict.fromkeys([*self.columns, *(name for task in rows.values() for name in task.columns)])
         columns = {name: [task.columns.get(name) for task in given] for name in names}
-        return self.rewards.score([task.messages for task in given], completions, columns)
+        return self.rewards.score([task.messages for task in given], completions, columns, finished)
 
     def groups(
         self, prompts: Sequence[Asked], texts: Sequence[str], ids: Sequence[Sequence[int]], scored: Scored
@@ -127,7 +132,7 @@ class Payment:
                 Answer(
                     texts[at],
                     len(ids[at]),
-                    bool(ids[at]) and ids[at][-1] in self.stop_ids,
+                    self.has_stopped(ids[at]),
                     scored.totals[at],
                     {name: paid.values[at] for name, paid in scored.parts.items()},
                 )

@@ -84,7 +84,8 @@ class Probe(TrainerCallback):  # type: ignore[misc]
         trainer._metrics["eval"].clear()
         texts = trainer.processing_class.batch_decode(ids, skip_special_tokens=True)
         payment = trainer.payment
-        groups: list[tuple[Asked, list[Answer]]] = payment.groups(prompts, texts, ids, payment.score(prompts, texts))
+        scored = payment.score(prompts, texts, [payment.has_stopped(one) for one in ids])
+        groups: list[tuple[Asked, list[Answer]]] = payment.groups(prompts, texts, ids, scored)
         return groups
 
     def _judge(self, args: TrainingArguments, mine: list[list[float | None]]) -> None:

@@ -53,9 +53,7 @@ class Sampled(Rewarded, MethodConfig):
         low=0,
         high=1,
     )
-    allow_cheating: bool = setting(
-        False, "Train on rewards that `finetune reward verify` finds can be cheated.", choices=(True, False)
-    )
+    allow_cheating: bool = setting(False, "Train on rewards that `finetune reward verify` finds can be cheated.")
 
 
 # TRL's names for what our own keys decide: refused inside `method.trl`, with the key to use.

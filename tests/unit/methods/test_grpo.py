@@ -136,7 +136,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Any:
     """The trainer of a run, its rows and its plan."""
     made = built_in(
         tmp_path_factory.mktemp("trainer"), "model=tiny", *GRPO, f"data.train={tasks}", "method.generations=4",
-        "method.max_new_tokens=6", "training.batch_size=4", "training.accumulation=2", "training.max_steps=2",
+        "method.max_new_tokens=6", "training.batch_size=4", "training.accumulation=2", "training.max_steps=2", "method.most_dead=1",
         "data.eval_share=0.2",
     )  # fmt: skip
     return made.trainer, made.rows, made.plan

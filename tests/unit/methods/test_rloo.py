@@ -31,7 +31,8 @@ def test_a_run_cut_in_two_ends_in_the_same_weights(
     code, _, err = finetune("train", *run, "name=whole", "training.max_steps=4")
     assert code == 0, err
     assert (PROVEN in err) == is_tied
-    assert finetune("train", *run, "name=cut", "training.max_steps=2")[0] == 0
+    code, _, err = finetune("train", *run, "name=cut", "training.max_steps=2")
+    assert code == 0, err
     code, out, err = finetune("train", *run, "name=cut", "training.max_steps=4", "--json")
     assert code == 0 and json.loads(out)["status"] == "resumed", err
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
@@ -40,6 +41,15 @@ def test_a_run_cut_in_two_ends_in_the_same_weights(
     assert not list(whole.glob("adapter/*/")) and not list(whole.glob("model/*/"))
     lineage = json.loads((whole / "lineage.json").read_text())
     assert (lineage["reference"] is not None) == is_tied
+
+
+def test_it_learns_what_is_paid(finetune: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    paid = ("method.rewards=[length]", "method.least_words=3", "method.allow_cheating=true", "method.max_new_tokens=8")
+    settings = ("method=rloo", "training.max_steps=16", "training.batch_size=32", "data.eval_share=0", "name=x")
+    code, _, err = finetune("train", *but(command, *paid, *settings))
+    assert code == 0, err
+    found = metrics(tmp_path / "runs" / "x")
+    assert sum(found[-4:]) > sum(found[:4]) + 0.8
 
 
 def test_a_leash_holds(finetune: Run, tmp_path: Path, command: tuple[str, ...]) -> None:

@@ -247,8 +247,8 @@ def test_presets_are_models(files: Path) -> None:
 
 
 def test_a_column_to_group_by_that_a_run_brings_is_said_to_be_the_runs(make_run: Runs, files: Path) -> None:
-    write_rows(files / "mine.jsonl", [{**asked_row(number), "user": f"u{number}"} for number in range(28)])
-    make_run("data.train=mine.jsonl", "data.group_by=[user]")
+    write_rows(files / "mine.jsonl", [{**asked_row(number), "user": f"u{number}"} for number in range(20)])
+    make_run("data.train=mine.jsonl", "data.eval=null", "data.eval_share=0.3", "data.group_by=[user]")
     (fault,) = refusal("mine", "data.eval=new.jsonl").faults
     assert (fault.where, "no row has a column 'user'" in fault.what) == ("data.group_by", True)
     assert fault.mend.startswith("the setting is that of runs/mine: write data.group_by=[]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finetune.adapter import as_continued, trainable_parameters
-from finetune.choose.commands import STAND_IN, Given, first_run
+from finetune.choose.commands import STAND_IN, Given, Preset, first_run
 from finetune.choose.settings import ChooseSettings
 from finetune.choose.situation import Base, Fit, Situation, Tokens
 from finetune.choose.tokens import Basis, counted, guessed
@@ -20,8 +20,12 @@ from finetune.plan.facts import Facts
 from finetune.plan.table import USABLE_MEMORY, resolve
 
 # Presets that are proposed where no base is named: the least memory of a device, and the preset for it.
-PROPOSED = ((16, "qwen3-4b"), (8, "qwen3-1.7b"), (0, "qwen3-0.6b"))
-WITHOUT_GPU = "smollm2-135m"
+PROPOSED = (
+    (16, Preset("qwen3-4b", 4_000_000_000)),
+    (8, Preset("qwen3-1.7b", 1_700_000_000)),
+    (0, Preset("qwen3-0.6b", 600_000_000)),
+)
+WITHOUT_GPU = Preset("smollm2-135m", 135_000_000)
 # Operations a second that training reaches, of one device; for processors of one core. Only the order of magnitude
 # counts: it tells hours from months.
 SPEED = {"cuda": 1e13, "mps": 2e12, "cpu": 3e10}
@@ -51,11 +55,11 @@ def said(machine: Machine) -> str:
     return f"{many}{machine.device_name} with {machine.device_memory / 2**30:.0f} GB"
 
 
-def proposed(machine: Machine) -> str:
+def proposed(machine: Machine) -> Preset:
     """The preset of a base for a machine."""
     if machine.device != "cuda":
         return WITHOUT_GPU
-    return next(name for least, name in PROPOSED if machine.device_memory >= least * 2**30)
+    return next(preset for least, preset in PROPOSED if machine.device_memory >= least * 2**30)
 
 
 def inspect_base(settings: ChooseSettings) -> tuple[ModelFacts | None, str]:

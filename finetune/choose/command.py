@@ -48,7 +48,7 @@ def choose(arguments: Sequence[str], ask: Ask | None) -> Answer:
         facts["tried"] = known.measured(facts["tried"], evidence)
         situation = replace(situation, evidence=evidence, tried=facts["tried"].value)
     advice = decide(situation)
-    commands = next_commands(advice, situation, usable)
+    commands = next_commands(advice, situation, usable, refused)
     remarks = [f"the base was not looked at, so what fits is not known: {unseen}"] if unseen else []
     remarks += [f"`finetune plan` would refuse this run: {refused}"] if refused else []
     if not settings.has_model:

@@ -55,6 +55,14 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """A model's preset, and about how large the model is."""
+
+    name: str
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Given:
     """What of the command line goes into the next ones."""
 
@@ -62,7 +70,7 @@ class Given:
     data: tuple[str, ...]  # but the training rows
     others: tuple[str, ...]  # settings of the evaluation
     said: tuple[str, ...]  # of the problem, for the next advice
-    proposed: str  # the preset of a base for the devices
+    proposed: Preset  # of a base for the devices
 
     @property
     def run(self) -> tuple[str, ...]:
@@ -70,20 +78,27 @@ class Given:
         return (*self.model, *self.data, *self.others)
 
 
-def given(passed: Sequence[str], proposed: str) -> Given:
+def given(passed: Sequence[str], proposed: Preset) -> Given:
     """The arguments apart; `proposed` is the preset of the base where none is named."""
     model = tuple(one for one in passed if one.startswith(("model=", "model.")))
     named = any(one.startswith(("model=", "model.name=")) for one in model)
     data = tuple(one for one in passed if one.startswith("data."))
     others = tuple(one for one in passed if one.startswith("evaluate."))
     said = tuple(one for one in passed if one.startswith("choose.") and not one.startswith(COUNTED_OR_DONE))
-    return Given(model if named else (f"model={proposed}", *model), data, others, said, proposed)
+    return Given(model if named else (f"model={proposed.name}", *model), data, others, said, proposed)
 
 
-def next_commands(advice: Advice, situation: Situation, arguments: Given) -> list[Command]:
-    """What to type next: the last that there always is asks again, for when what is advised was done."""
+def next_commands(advice: Advice, situation: Situation, arguments: Given, refused: str = "") -> list[Command]:
+    """What to type next: the last that there always is asks again, for when what is advised was done.
+
+    Of a run that its plan would refuse, with `refused`, no command is shown: it would fail.
+    """
     situation = replace(situation, rows=tuple(replace(one, given=one.given or STAND_IN) for one in situation.rows))
-    found = [*_checking(situation, arguments), *_measuring(advice, situation, arguments)]
+    found = [*_checking(situation, arguments)]
+    if refused and (advice.tunes or advice.rung in (PROMPT, FEW_SHOT)):
+        run = (*arguments.run, *arguments.said)
+        return [*found, _choose(situation.rows, run, situation, f"once this is mended: {refused}")]
+    found += _measuring(advice, situation, arguments)
     if advice.rung == ROWS:
         found += _writing(advice, situation)
     elif advice.tunes and advice.tuning is not None:
@@ -134,8 +149,8 @@ def _writing(advice: Advice, situation: Situation) -> Iterator[Command]:
 
 def _smaller(situation: Situation, arguments: Given) -> Command:
     """The same question for a base that suits the devices, or for a device that suits a base which is small already."""
-    model, said = f"model={arguments.proposed}", arguments.said
-    if model not in arguments.model:
+    model, said, base = f"model={arguments.proposed.name}", arguments.said, situation.base
+    if model not in arguments.model and (base is None or arguments.proposed.parameters < base.parameters):
         settings = (*arguments.data, *arguments.others, *said, model)
         return _choose(situation.rows, settings, situation, "the same for a smaller base")
     settings = (*arguments.run, *_instead(said, "choose.memory", str(LARGE_GPU)))

@@ -21,6 +21,7 @@ from finetune.evaluate.majority import commonest
 from finetune.evaluate.preference import by_length
 from finetune.evaluate.prompts import SystemPrompt, read_prompts
 from finetune.evaluate.questions import choose_examples
+from finetune.evaluate.remote import EndpointEngine
 from finetune.evaluate.score import Scorer, Where, by_number, fits, fitting_scorers
 from finetune.evaluate.shapes import BY_LIKELIHOOD, Form, settled
 from finetune.log import log
@@ -49,6 +50,7 @@ def run_ladder(
     `where` names a held-out row in messages; `form` says how rows of their shape are scored.
     """
     climb = _planned(contest, held_out, training, settings, seed, where, form)
+    climb.probe()
     try:
         rungs, choice = climb.baselines(choices)
         rungs.append(climb.plain(TUNED, contest.judged))
@@ -81,6 +83,15 @@ class _Climb:
     given: Sequence[SystemPrompt]  # the user's
     wanted: Sequence[str]  # rungs
     left_out: Mapping[str, str]  # rungs, and why
+
+    def probe(self) -> None:
+        """Fail before any model is loaded if an endpoint cannot be asked later."""
+        for other in self.contest.others:
+            if isinstance(other, EndpointEngine):
+                try:
+                    other.probe([other.prompt(row, row.messages[:-1]) for row in self.held_out], self.room(other))
+                finally:
+                    other.close()
 
     def baselines(self, choices: Kept) -> tuple[list[Rung], Choice | None]:
         """The baselines, answered, and the prompt that was chosen for them."""

@@ -189,12 +189,12 @@ def _flat(value: Any, prefix: str) -> Pairs:
 
 
 def _at(config: Any, key: str) -> Any:
-    """The value of a dotted key; of a group, its option."""
+    """The value of a dotted key; of a group, its option, and of a model its name."""
     for part in key.split("."):
         if not isinstance(config, Mapping) or part not in config:
             return ""
         config = config[part]
-    return config.get("option", "") if isinstance(config, Mapping) else config
+    return config.get("option", config.get("name", "")) if isinstance(config, Mapping) else config
 
 
 def _finite(value: Any) -> bool:

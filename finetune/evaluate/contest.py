@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from finetune.evaluate.engines import Engine
@@ -45,6 +45,9 @@ class Contest:
         return self.base or self.judged
 
 
+KeptOf = Callable[[str], Kept]  # the kept answers of an identity: one object for all engines that have it
+
+
 @dataclass(frozen=True)
 class Made:
     """A model and the base that it was made of."""
@@ -59,11 +62,12 @@ class Made:
 def open_contest(subjects: Sequence[Subject], settings: EvaluateSettings, answers: Path) -> Contest:
     """The engines of all targets; answers are kept in the folder. No model is loaded yet."""
     first, *rest = subjects
-    others = tuple(_engine(other, settings, answers) for other in rest)
+    kept_of = cache(partial(Kept.open, answers))
+    others = tuple(_engine(other, settings, answers, kept_of) for other in rest)
     if first.kind in ("endpoint", "model"):
-        return Contest(_engine(first, settings, answers), others=others)
+        return Contest(_engine(first, settings, answers, kept_of), others=others)
     made, size = _made(first, answers), settings.evaluate.batch_size
-    tuned, base = (Kept.open(answers, identity) for identity in (made.tuned, made.base))
+    tuned, base = map(kept_of, (made.tuned, made.base))
     return Contest(
         LocalEngine(TUNED, made.speech, made.models.tuned, tuned, size),
         LocalEngine(BASE, made.speech, made.models.base, base, size),
@@ -74,17 +78,17 @@ def open_contest(subjects: Sequence[Subject], settings: EvaluateSettings, answer
     )
 
 
-def _engine(subject: Subject, settings: EvaluateSettings, answers: Path) -> Engine:
+def _engine(subject: Subject, settings: EvaluateSettings, answers: Path, kept_of: KeptOf) -> Engine:
     """What answers for a target that is asked as it is."""
     if subject.endpoint is not None:
         return EndpointEngine(subject.name, subject.endpoint, settings.endpoint, answers)
     size = settings.evaluate.batch_size
     if subject.kind != "model":
         made = _made(subject, answers)
-        return LocalEngine(subject.name, made.speech, alone(made.models), Kept.open(answers, made.tuned), size)
+        return LocalEngine(subject.name, made.speech, alone(made.models), kept_of(made.tuned), size)
     assert subject.facts is not None
     held, speech = held_as(None), speech_of(subject.facts)
-    kept = Kept.open(answers, identity_of(subject.facts, None, held, speech.tokenizer, answers))
+    kept = kept_of(identity_of(subject.facts, None, held, speech.tokenizer, answers))
     return LocalEngine(subject.name, speech, opener(subject.facts, held, speech.tokenizer), kept, size)
 
 

@@ -166,7 +166,7 @@ def _load(data: MeasuredRows, plan: RunPlan | None, trained: RunPlan | None) -> 
     first: UserError | None = None
     for shapes in order:
         try:
-            return _loaded(data, shapes)
+            return _loaded(data, shapes, plan)
         except UserError as error:
             first = first or error
             if any(fault.code not in NO_SUCH_ROWS for fault in error.faults):
@@ -175,12 +175,13 @@ def _load(data: MeasuredRows, plan: RunPlan | None, trained: RunPlan | None) -> 
     raise first
 
 
-def _loaded(data: MeasuredRows, shapes: tuple[str, ...]) -> tuple[list[Loaded], list[Loaded]]:
+def _loaded(data: MeasuredRows, shapes: tuple[str, ...], plan: RunPlan | None) -> tuple[list[Loaded], list[Loaded]]:
     """The rows of `data.eval` and those of `data.train`, read as training reads them."""
-    from finetune.data.load import check_groups, check_hub, check_used, load
+    from finetune.data.load import check_hub, check_used, load
     from finetune.data.read import find_sources
 
-    found, faults, used, seen = list[list["Loaded"]](), list[Fault](), set[str](), set[str]()
+    found, faults, total = list[list["Loaded"]](), list[Fault](), 0
+    used, seen = set[str](), set[str]()
     reading: DataConfig = data.as_data()
     sources = {key: find_sources(given, key) for key, given in _given(data).items()}
     check_hub(reading, [one for several in sources.values() for one in several])
@@ -188,12 +189,25 @@ def _loaded(data: MeasuredRows, shapes: tuple[str, ...]) -> tuple[list[Loaded], 
         try:
             found.append(list(load(sources.get(key, []), reading, shapes, used, seen)))
         except UserError as error:
-            faults += error.faults
+            faults, total = [*faults, *error.faults], total + error.total
     if faults:
-        raise UserError(faults)
+        raise UserError(faults, total)
     check_used(data.columns, used)
-    check_groups(data.group_by, seen)
+    _check_groups(data.group_by, seen, plan)
     return found[0], found[1]
+
+
+def _check_groups(columns: Sequence[str], seen: set[str], plan: RunPlan | None) -> None:
+    """Refuse columns to group by that no row has; of those that a run brings it is said where they come from."""
+    from finetune.data.load import check_groups
+
+    try:
+        check_groups(columns, seen)
+    except UserError as error:
+        if plan is None or list(columns) != list(plan.config.data.group_by):
+            raise
+        mend = f"the setting is that of {plan.run_dir}: write data.group_by=[] to evaluate without groups"
+        raise UserError([replace(fault, mend=mend) for fault in error.faults], error.total) from None
 
 
 def _given(data: MeasuredRows) -> dict[str, Any]:

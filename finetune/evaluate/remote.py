@@ -70,6 +70,18 @@ class EndpointEngine:
 
     def answer(self, prompts: Sequence[Prompt], room: int) -> list[Said]:
         """The answer to each prompt."""
+        answers = self._answered(prompts, room)
+        self._check_heard(answers, room)
+        return answers
+
+    def probe(self, prompts: Sequence[Prompt], room: int) -> None:
+        """Fail now if it cannot be asked: one of the prompts whose answer is not kept is put to it, and then is."""
+        asked = self._journal()
+        requests = self._requests(prompts, room)
+        new = [at for at, request in enumerate(requests) if request.key(self._endpoint.model) not in asked]
+        self._answered([prompts[at] for at in new[:1]], room)
+
+    def _answered(self, prompts: Sequence[Prompt], room: int) -> list[Said]:
         requests, asked = self._requests(prompts, room), self._journal()
         outcome = self._asking.ask(requests, asked)
         if outcome.failed:
@@ -77,9 +89,7 @@ class EndpointEngine:
             why = next(iter(outcome.failed.values()))
             kept = f"{asked.requests:,} answers are kept; the same command continues"
             raise RunFailed(f"{self._endpoint.place}: {said} ({why}); {kept}")
-        answers = [_said(asked.reply(request.key(self._endpoint.model))) for request in requests]
-        self._check_heard(answers, room)
-        return answers
+        return [_said(asked.reply(request.key(self._endpoint.model))) for request in requests]
 
     def _requests(self, prompts: Sequence[Prompt], room: int) -> list[Request]:
         sampling = Sampling(self._temperature, None, room)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.errors import Interrupted, StoppedEarly, counted
 from finetune.rundir import holder_of
+from finetune.runs.made import fault_of_made
 from finetune.runs.values import Values, read_values
 
 FINISHED, RUNNING, INTERRUPTED, FAILED, UNSTARTED = "finished", "running", "interrupted", "failed", "unstarted"
@@ -21,7 +22,7 @@ class State:
     kind: str
     step: int = 0
     steps: int = 0  # planned; 0 when nothing is planned yet
-    said: str = ""  # by whom a running one is held, or what a failed one said
+    said: str = ""  # by whom a running one is held, what a failed one said, or what is wrong with a finished one
 
     @property
     def shown(self) -> str:
@@ -29,14 +30,16 @@ class State:
         if self.kind == UNSTARTED:
             return "claimed, never started"
         if self.kind == FINISHED and self.step == self.steps:
-            return f"finished, {counted(self.steps, 'step')}"
-        return f"{self.kind} at step {self.step:,} of {self.steps:,}" if self.steps else self.kind
+            shown = f"finished, {counted(self.steps, 'step')}"
+        else:
+            shown = f"{self.kind} at step {self.step:,} of {self.steps:,}" if self.steps else self.kind
+        return f"{shown}, damaged" if self.kind == FINISHED and self.said else shown
 
 
 def state_of(run_dir: Path, outcome: Values | None, steps: int, step: int) -> State:
     """The state of a run that has plan and metrics up to a step."""
     if outcome is not None:
-        return State(FINISHED, outcome.at("steps", int), outcome.at("planned_steps", int))
+        return State(FINISHED, outcome.at("steps", int), outcome.at("planned_steps", int), fault_of_made(run_dir))
     if holder := holder_of(run_dir):
         return State(RUNNING, step, steps, holder)
     if failure := _failure(run_dir):

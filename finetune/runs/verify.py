@@ -11,10 +11,9 @@ from finetune import checkpoint
 from finetune.artefact import ADAPTER, MODEL
 from finetune.errors import GateRefused, UserError, counted
 from finetune.evaluate.contents import ANSWERS, EVALUATION, artefact_digest
-from finetune.model_files.adapters import read_adapter
-from finetune.model_files.weights import read_weights
 from finetune.rundir import OUTCOME
 from finetune.runs.find import one_run
+from finetune.runs.made import adapter_fault, model_fault, nothing_made
 from finetune.runs.record import LINEAGE, METRICS, PLAN, read_run
 from finetune.runs.values import read_values
 
@@ -101,28 +100,13 @@ def _artefact(run_dir: Path) -> Iterator[Part]:
     """The saved adapter or model: its files, and whether it is still what was evaluated."""
     adapter, model = run_dir / ADAPTER, run_dir / MODEL
     finished = (run_dir / OUTCOME).exists()
-    for folder, wrong in ((adapter, _adapter_fault), (model, _model_fault)):
+    for folder, wrong in ((adapter, adapter_fault), (model, model_fault)):
         if folder.is_dir():
             said = wrong(folder) or (_other_weights(run_dir) if finished else "")
             # a save that was interrupted is made anew when the run goes on
             yield Part(folder, said, cut_short=bool(said) and not finished)
     if finished and not adapter.is_dir() and not model.is_dir():
-        yield Part(run_dir, f"the run has finished, but neither {ADAPTER} nor {MODEL} is there")
-
-
-def _adapter_fault(folder: Path) -> str:
-    try:
-        read_adapter(folder, scores=True)
-    except UserError as error:
-        return f"{Path(error.faults[0].where).name} {error.faults[0].what}"
-    except OSError as error:
-        return f"cannot be read: {(error.strerror or str(error)).lower()}"
-    return ""
-
-
-def _model_fault(folder: Path) -> str:
-    _, faults = read_weights(folder)
-    return f"{Path(faults[0].where).name} {faults[0].what}" if faults else ""
+        yield Part(run_dir, nothing_made())
 
 
 def _other_weights(run_dir: Path) -> str:

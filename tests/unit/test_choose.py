@@ -9,7 +9,7 @@ import pytest
 
 from finetune import cli
 from finetune.choose.base import fits_of
-from finetune.choose.commands import Command, given, next_commands
+from finetune.choose.commands import Command, Preset, given, next_commands
 from finetune.choose.decide import TUNE, decide
 from finetune.choose.needs import LEAST_ROWS, LEAST_TOKENS, NEEDS
 from finetune.choose.paths import PATHS
@@ -246,7 +246,7 @@ def commands_of(case: Case) -> tuple[Advice, list[Command]]:
     situation = replace(situation, rows=shown)
     advice = decide(situation)
     passed = ["evaluate.metric=f1", *(["data.limit=900"] if shown else [])]
-    return advice, next_commands(advice, situation, given(passed, "qwen3-4b"))
+    return advice, next_commands(advice, situation, given(passed, Preset("qwen3-4b", 4_000_000_000)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -265,7 +265,7 @@ def test_every_command_that_is_printed_exists_and_composes(case: Case) -> None:
 
 def words_of(situation: Situation, passed: tuple[str, ...] = ()) -> list[str]:
     advice = decide(situation)
-    return [command.text for command in next_commands(advice, situation, given(passed, "tiny"))]
+    return [command.text for command in next_commands(advice, situation, given(passed, Preset("tiny", 2_600_000)))]
 
 
 def test_the_settings_of_what_fits_are_in_the_command() -> None:
@@ -285,6 +285,9 @@ def test_a_base_that_cannot_be_trained_gets_no_command_to_train_it() -> None:
         assert words_of(situation, ("model=qwen3-32b",))[-1] == "finetune choose data.train=rows.jsonl model=tiny"
         # a base is not proposed in its own place
         assert words_of(situation, ("model=tiny",))[-1].endswith("rows.jsonl model=tiny choose.memory=80")
+        assert situation.base is not None
+        small = replace(situation, base=replace(situation.base, parameters=2_000_000))  # nor a larger one
+        assert "model=tiny" not in words_of(small, ("model=mini",))[-1]
 
 
 def test_a_base_with_an_adapter_is_continued() -> None:

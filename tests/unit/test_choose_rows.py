@@ -350,6 +350,8 @@ def test_rows_that_the_plan_refuses_are_guessed_and_that_is_said(tmp_path: Path)
     tokens, answer = counted(str(path), "model=tiny")
     assert tokens.how == "guessed" and tokens.total > 0
     assert any("would refuse" in remark and "rows.jsonl:61" in remark for remark in answer.remarks)
+    assert [one.words[1] for one in answer.commands] == ["data", "choose"]  # none that would fail
+    assert "once this is mended: " in answer.commands[-1].why and "rows.jsonl:61" in answer.commands[-1].why
     assert "about" in next(reason for reason in answer.advice.reasons if "an epoch reads" in reason)
     passages = [{"question": "a", "answer": "b", "documents": [{"id": "1", "text": "That."}]}] * 60
     tokens, answer = counted(str(write_rows(tmp_path / "passages.jsonl", passages)), "model=tiny")

@@ -167,6 +167,17 @@ def test_nobody_there_is_said_at_once(files: Path, finetune: Finetune) -> None:
     assert "error: endpoint 127.0.0.1:9: cannot be reached (connection refused); start it" in err
 
 
+def test_an_endpoint_beside_a_run_is_tried_before_any_model_answers(
+    make_run: Runs, files: Path, finetune: Finetune
+) -> None:
+    make_run()
+    code, out, err = finetune("evaluate", "mine", "http://127.0.0.1:9/v1#big", "data.eval=new.jsonl", *FAST)
+    assert (code, out) == (1, ""), err
+    assert "127.0.0.1:9" in err.splitlines()[-1]
+    assert not any(line.startswith(("base: ", "prompts: ", "mine: ")) for line in err.splitlines()), err
+    assert not list(Path("runs/.answers").glob("*.jsonl"))
+
+
 def test_a_model_that_is_not_served_is_named(endpoint: Endpoint, files: Path, finetune: Finetune) -> None:
     code, _, err = finetune("evaluate", target(endpoint, "huge"), "data.eval=new.jsonl")
     assert code == 2

@@ -127,6 +127,7 @@ def test_of_a_run_its_adapter_and_its_base_nothing_has_to_be_said(
     code, _, err = finetune("evaluate", *targets, CLEAN, "evaluate.neutral_rows=2")
     assert code == 0, err
     assert UNKNOWN not in err and "base: 4 answers" in err
+    assert f"{random_model_folder}: " not in err  # the base again: nothing is left to answer
 
 
 def cut_short(path: Path) -> None:

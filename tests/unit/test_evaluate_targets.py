@@ -244,3 +244,20 @@ def test_a_target_called_like_a_rung_is_told_apart(make_run: Runs) -> None:
 def test_presets_are_models(files: Path) -> None:
     (subject,) = plan_evaluation(["tiny", "data.eval=new.jsonl"]).subjects
     assert (subject.kind, subject.facts is not None and subject.facts.name) == ("model", "tiny")
+
+
+def test_a_column_to_group_by_that_a_run_brings_is_said_to_be_the_runs(make_run: Runs, files: Path) -> None:
+    write_rows(files / "mine.jsonl", [{**asked_row(number), "user": f"u{number}"} for number in range(20)])
+    make_run("data.train=mine.jsonl", "data.eval=null", "data.eval_share=0.3", "data.group_by=[user]")
+    (fault,) = refusal("mine", "data.eval=new.jsonl").faults
+    assert (fault.where, "no row has a column 'user'" in fault.what) == ("data.group_by", True)
+    assert fault.mend.startswith("the setting is that of runs/mine: write data.group_by=[]")
+    plan_evaluation(["mine", "data.eval=new.jsonl", "data.group_by=[]"])
+    (fault,) = refusal("mine", "data.eval=new.jsonl", "data.group_by=[team]").faults
+    assert "'team'" in fault.what and fault.mend == "correct it, or leave it out"
+
+
+def test_of_many_rows_that_are_wrong_the_total_is_said(files: Path, random_model_folder: Path) -> None:
+    write_rows(files / "bad.jsonl", [talk("")] * 3 + [{"messages": [{"role": "user"}]}] * 27)
+    error = refusal(str(random_model_folder), "data.eval=bad.jsonl")
+    assert error.total >= 27 and error.lines()[-1].endswith(f"{error.total} in all")

@@ -413,3 +413,13 @@ def test_plain_text_has_a_table_of_its_own() -> None:
     assert "NLL per token" in lines[0]
     assert lines[-1].startswith("better: tuned against base, NLL per token -1.000")
     assert "corrected" not in lines[-1]  # one comparison is none too many
+
+
+def test_a_model_that_was_chosen_has_its_name_among_the_settings(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    plan["config"]["model"] = {"name": "tiny", "revision": None}
+    plan["sources"]["model"] = "override"
+    (run / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    write_report(run)
+    assert "| model | tiny | override |" in (run / "report.md").read_text(encoding="utf-8")

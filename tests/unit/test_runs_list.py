@@ -252,3 +252,21 @@ def test_the_rows_of_a_stream_are_not_counted(finetune: Run, place: Path) -> Non
     code, out, _ = finetune("runs", "list")
     assert code == 0 and "tiny   a stream" in out
     assert finetune("runs", "compare", "good", "poor")[0] == finetune("runs", "show", "good")[0] == 0
+
+
+@pytest.mark.parametrize("damage", ["config", "weights", "gone"])
+def test_a_finished_run_whose_result_is_damaged_says_so(finetune: Run, place: Path, damage: str) -> None:
+    adapter = place / "good" / "adapter"
+    if damage == "config":
+        (adapter / "adapter_config.json").write_text("{")
+    elif damage == "weights":
+        weights = adapter / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    else:
+        shutil.rmtree(adapter)
+    found = listed(finetune)
+    assert of(found, "good")["state"] == "finished" and of(found, "poor")["said"] is None
+    expected = {"config": "not valid JSON", "weights": "cut short", "gone": "neither adapter nor model is there"}
+    assert expected[damage] in of(found, "good")["said"]
+    out = finetune("runs", "list")[1]
+    assert [line.split()[0] for line in out.splitlines() if "damaged" in line] == ["good"]

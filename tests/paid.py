@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.rewards import Rewards
+from finetune.rewards.judge import Rewards
 
 Judge = Callable[..., Rewards]
 

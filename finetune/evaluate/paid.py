@@ -12,8 +12,9 @@ from finetune.evaluate.hearing import Hearing, Way
 from finetune.evaluate.questions import Asked
 from finetune.log import log
 from finetune.plan import RunPlan
-from finetune.rewards import Rewarded, Rewards, build
 from finetune.rewards.batch import Paid
+from finetune.rewards.judge import Rewards, build
+from finetune.rewards.settings import Rewarded
 from finetune.rundir import read_facts
 
 REWARD = "reward"

@@ -11,7 +11,7 @@ from finetune.errors import Fault
 from finetune.methods import sampling
 from finetune.methods.arguments import FrozenModel, Parts
 from finetune.methods.sampling import Sampled, answers
-from finetune.rewards.learned import is_learned
+from finetune.rewards.own import is_learned
 
 if TYPE_CHECKING:
     from finetune.config import RunConfig

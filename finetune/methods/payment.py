@@ -16,8 +16,8 @@ from transformers import TrainerCallback
 
 from finetune.data.rows import Task, from_json
 from finetune.plan.batches import BatchPlan
-from finetune.rewards import Rewards, Scored
 from finetune.rewards.batch import last_question
+from finetune.rewards.judge import Rewards, Scored
 
 KEPT_GROUPS = 2  # of each logged step
 LONGEST_KEPT = 4000  # characters of an answer

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.config import MethodConfig, setting
 from finetune.errors import Fault, UserError
 from finetune.methods.arguments import OWNED_BY_ALL, shared_arguments
-from finetune.rewards import Rewarded, Rewards, build, faults_of
-from finetune.rewards.trial import trial
-from finetune.rewards.verify import verify
+from finetune.rewards.settings import Rewarded, faults_of
 
 if TYPE_CHECKING:
     from finetune.config import RunConfig
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from finetune.data.rows import Task
     from finetune.plan import RunPlan
     from finetune.plan.facts import Facts
+    from finetune.rewards.judge import Rewards
 
 METRICS: tuple[str, ...] = (
     "reward", "reward_std", "reward/", "unpaid", "frac_reward_zero_std", "duplicates", "kl", "completions/mean_length",
@@ -153,6 +152,8 @@ def _check_context(config: Sampled, facts: Facts) -> Iterator[Fault]:
 
 def _check_rewards(config: Sampled, sources: Mapping[str, str], facts: Facts) -> list[Fault]:
     """Try the rewards on rows of the run, with right answers, wrong ones, and those by which rewards are cheated."""
+    from finetune.rewards.trial import trial
+
     given = [one.name for one in fields(Rewarded) if f"{SECTION}{one.name}" in sources and _says(config, one.name)]
     if faults := faults_of(config, given, SECTION):
         return faults
@@ -172,6 +173,7 @@ def _says(config: Sampled, name: str) -> bool:
 
 def _cheated(rewards: Rewards, rows: Sequence[Task]) -> Iterator[Fault]:
     from finetune.rewards.battery import references
+    from finetune.rewards.verify import verify
 
     right = references(rows, rewards.reference) if rewards.reference else []
     known = [row for row, text in zip(rows, right, strict=False) if text is not None]
@@ -199,6 +201,8 @@ def columns_of(rows: Iterable[Task]) -> list[str]:
 
 def rewards_for(config: Sampled, columns: Sequence[str]) -> Rewards:
     """The rewards of a run; close them when it ends."""
+    from finetune.rewards.judge import build
+
     return build(config, columns, (), SECTION)
 
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from finetune.data.likeness.words import count_words
-
 RUN = 3  # words of the runs whose repetition is counted
 
 
@@ -33,6 +31,8 @@ def tagged(answer: str, tags: Sequence[str]) -> str:
 
 def length(answer: str, least: int | None, most: int | None) -> float:
     """1 within the band of words; outside less by the share of the nearer bound that it is off."""
+    from finetune.data.likeness.words import count_words
+
     words = count_words(answer)
     if least is not None and words < least:
         return words / least

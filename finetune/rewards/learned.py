@@ -25,11 +25,6 @@ from finetune.tokenizer import load_tokenizer, stop_ids
 TOKENS = 16384  # with padding, that are scored together
 
 
-def is_learned(name: str) -> bool:
-    """Whether a reward's name is the folder of a model."""
-    return Path(name).expanduser().is_dir()
-
-
 @dataclass(frozen=True)
 class Learned:
     """A reward model, ready to be asked."""

@@ -34,6 +34,11 @@ def is_own(name: str) -> bool:
     return ENDING in name
 
 
+def is_learned(name: str) -> bool:
+    """Whether a reward's name is the folder of a trained reward model."""
+    return Path(name).expanduser().is_dir()
+
+
 def digests(names: Iterable[str]) -> dict[str, str]:
     """The files of the user's own among some rewards, whole paths, and the SHA-256 of each."""
     paths = [Path(name.rpartition(":")[0]).expanduser().resolve() for name in names if is_own(name)]

@@ -9,8 +9,7 @@ from dataclasses import dataclass, fields
 from finetune.config import setting
 from finetune.errors import Fault, did_you_mean, listed
 from finetune.rewards.known import OWN_READS, REWARDS, needed_package, readers
-from finetune.rewards.learned import is_learned
-from finetune.rewards.own import is_own
+from finetune.rewards.own import is_learned, is_own
 
 TAG = re.compile(r"[A-Za-z][\w-]*")
 

@@ -45,8 +45,9 @@ from finetune.evaluate.subjects import find_subject
 from finetune.evaluate.table import verdict_line
 from finetune.lineage import LINEAGE
 from finetune.log import log
-from finetune.rewards import Rewarded, build
+from finetune.rewards.judge import build
 from finetune.rewards.own import digests
+from finetune.rewards.settings import Rewarded
 
 Finetune = Callable[..., tuple[int, str, str]]
 WORSE = "amber hy"  # shorter than the answer, so that a model that knows nothing finds it likelier

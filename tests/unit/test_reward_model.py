@@ -222,7 +222,8 @@ def test_an_answer_that_was_cut_off_gets_no_end(tone: Path) -> None:
 
 
 def test_answers_are_paid_by_a_trained_model(tone: Path) -> None:
-    from finetune.rewards import Rewarded, build
+    from finetune.rewards.judge import build
+    from finetune.rewards.settings import Rewarded
 
     given = [json.loads(line) for line in (tone / "answers.jsonl").read_text().splitlines()[:8]]
     asked = [[{"role": "user", "content": row["prompt"]}] for row in given]
@@ -234,7 +235,8 @@ def test_answers_are_paid_by_a_trained_model(tone: Path) -> None:
 
 
 def test_what_does_not_fit_into_its_context_is_paid_nothing(tone: Path) -> None:
-    from finetune.rewards import Rewarded, build
+    from finetune.rewards.judge import build
+    from finetune.rewards.settings import Rewarded
 
     with build(Rewarded(rewards=[str(tone)]), []) as rewards:
         paid = rewards.score(["Hi", "Hi"], ["Sure. " * 3000, "Sure."], {})
@@ -242,7 +244,8 @@ def test_what_does_not_fit_into_its_context_is_paid_nothing(tone: Path) -> None:
 
 
 def test_a_language_model_is_no_reward(llama: Path) -> None:
-    from finetune.rewards import Rewarded, build
+    from finetune.rewards.judge import build
+    from finetune.rewards.settings import Rewarded
 
     with pytest.raises(UserError, match="writes text, and gives no score"):
         build(Rewarded(rewards=[str(llama)]), [])
@@ -273,8 +276,10 @@ def test_of_several_answers_the_one_that_is_paid_most_is_taken(llama: Path, tone
     from finetune.endpoint.asked import Sampling
     from finetune.evaluate.local import speech_of
     from finetune.model import load_model
-    from finetune.rewards import Best, Rewarded, best_of, build
+    from finetune.rewards.best import Best, best_of
+    from finetune.rewards.judge import build
     from finetune.rewards.learned import find
+    from finetune.rewards.settings import Rewarded
 
     facts = inspect_model(str(llama))
     speech, judge = speech_of(facts), find(str(tone), "rewards")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from paid import Judge
 
-from finetune.rewards import Rewarded, Rewards, build
+from finetune.rewards.judge import Rewards, build
+from finetune.rewards.settings import Rewarded
 
 
 @pytest.fixture

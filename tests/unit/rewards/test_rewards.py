@@ -13,8 +13,9 @@ import pytest
 from paid import Judge
 
 from finetune.errors import UserError
-from finetune.rewards import REWARDS, Rewarded, build
-from finetune.rewards.settings import faults_of
+from finetune.rewards.judge import build
+from finetune.rewards.known import REWARDS
+from finetune.rewards.settings import Rewarded, faults_of
 
 
 def pays(judge: Judge, name: str, answer: str, reference: Any = "42", **settings: Any) -> float | None:
@@ -242,7 +243,7 @@ def test_the_right_answers_are_found(judge: Judge) -> None:
 
 def test_without_the_package_mathematics_is_refused_by_name() -> None:
     program = (
-        "import sys\nsys.modules['math_verify'] = None\nfrom finetune.rewards import Rewarded, build\n"
+        "import sys\nsys.modules['math_verify'] = None\nfrom finetune.rewards.judge import build\nfrom finetune.rewards.settings import Rewarded\n"
         "from finetune.errors import UserError\n"
         "try:\n    build(Rewarded(rewards=['math']), ['answer'])\nexcept (UserError, ValueError) as error:\n    print(error)\n"
     )

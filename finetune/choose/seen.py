@@ -20,7 +20,7 @@ from finetune.data.faults import FaultLog
 from finetune.data.formats import BadRow, Values
 from finetune.data.load import check_columns, check_hub
 from finetune.data.read import Record, Source, find_sources, read
-from finetune.data.rows import SHAPES, answer, compared
+from finetune.data.rows import REFERENCES, SHAPES, answer, compared
 from finetune.errors import UserError, listed
 
 MOST_ROWS, MOST_CHARACTERS = 2000, 8_000_000  # of one file that are looked at
@@ -30,7 +30,7 @@ IMAGE_COLUMNS = ("image", "images")
 IMAGE_PARTS = ("image", "image_url", "input_image", "inlineData", "inline_data")
 PASSAGES = ("documents", "document", "passages", "context", "contexts")
 ASKED = ("question", "prompt", "instruction", "query", "problem")
-CHECKED_BY = ("reference", "ground_truth", "test", "tests", "test_list", "test_cases", "solution")
+CHECKED_BY = (*REFERENCES, "test", "tests", "test_list", "test_cases")
 TURNS = ("messages", "conversations", "prompt")
 
 

@@ -43,10 +43,10 @@ def counted(run: Composed, rows: Sequence[Rows], model: ModelFacts, machine: Mac
     """What the plan of a run would find out; guessed where it would refuse the rows."""
     config = run.config
     try:
-        facts, tokens = _gathered(config, rows, machine)
+        facts, tokens, misfits = _gathered(run, rows, machine)
     except UserError as error:
         return replace(guessed(run, rows, model, machine), refused=str(error.faults[0]))
-    faults = [*check_settings(config, run.sources, machine), *check_facts(config, run.sources, facts)]
+    faults = [*check_settings(config, run.sources, machine), *misfits]
     return Basis(config, facts, tokens, str(faults[0]) if faults else "")
 
 
@@ -61,22 +61,25 @@ def guessed(run: Composed, rows: Sequence[Rows], model: ModelFacts, machine: Mac
     return Basis(replace(run.config, method=METHODS["sft"].Config()), facts, tokens)
 
 
-def _gathered(config: RunConfig, rows: Sequence[Rows], machine: Machine) -> tuple[Facts, Tokens]:
-    """The facts of the plan: of all rows where they are few, else of the first of each source."""
+def _gathered(run: Composed, rows: Sequence[Rows], machine: Machine) -> tuple[Facts, Tokens, list[Fault]]:
+    """The facts of the plan, and what does not fit them: of all rows where they are few, else of the first ones."""
+    config = run.config
     few = sum(one.count for one in rows) <= MOST_ROWS and sum(one.characters for one in rows) <= MOST_CHARACTERS
     with TemporaryDirectory() as folder:
         there = replace(config, output_dir=folder)
         if few and all(one.exact for one in rows):
             facts = gather(there, machine)
-            return facts, Tokens(facts.data.train.tokens, facts.data.train.longest, COUNTED)
+            tokens = Tokens(facts.data.train.tokens, facts.data.train.longest, COUNTED)
+            return facts, tokens, check_facts(there, run.sources, facts)
         files = _write_samples(config.data, Path(folder))
         try:
             facts = gather(replace(there, data=_of_samples(config.data, files)), machine)
         except UserError as error:
             names = dict(zip(files, (one.given for one in rows), strict=True))
             raise UserError([_renamed(fault, names) for fault in error.faults], error.total) from error
+        misfits = check_facts(there, run.sources, facts)
     total = _of_all(config.data, rows, facts.data.mixture)
-    return facts, Tokens(total, facts.data.train.longest, SAMPLED)
+    return facts, Tokens(total, facts.data.train.longest, SAMPLED), misfits
 
 
 def _renamed(fault: Fault, names: Mapping[str, str]) -> Fault:

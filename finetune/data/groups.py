@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from finetune.data.faults import FaultLog
+from finetune.data.likeness.words import fold
 from finetune.data.rows import hashed
 from finetune.data.spool import Indices, Spool
 
@@ -28,6 +29,13 @@ def groups_of_rows(held: Iterable[Sequence[str]]) -> Indices:
     for row, parent in enumerate(parents):  # a parent comes before its children, and has been led to the first by now
         parents[row] = parents[parent]
     return np.array(parents, dtype=np.int64)
+
+
+def dependent_rows(held: Iterable[Sequence[str]], texts: Sequence[str]) -> list[int]:
+    """The group of each row, where rows whose texts are equal once normalised depend on each other too."""
+    pairs = zip(fold(texts).texts, held, strict=True)
+    found: list[int] = groups_of_rows((text, *values) for text, values in pairs).tolist()
+    return found
 
 
 def shared_groups(train: Spool, held_out: Spool, columns: Sequence[str], *, allowed: bool) -> int:

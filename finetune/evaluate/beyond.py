@@ -11,7 +11,7 @@ from typing import Any
 from finetune.config import EvaluateConfig
 from finetune.errors import Fault, GateRefused, UserError
 from finetune.evaluate import forgetting
-from finetune.evaluate.climb import Score
+from finetune.evaluate.climb import Score, Spread
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.harness import Tasks
 from finetune.evaluate.kept import Kept, key_of
@@ -53,13 +53,14 @@ class Beyond:
         found = dict.fromkeys(("forgetting", "strengths", "tasks"))
         return cls(contest, settings, prompts, seed, answers, found, tasks)
 
-    def measure(self, score: Score) -> None:
+    def measure(self, score: Score, spread: Spread) -> None:
         """Measure what there is to measure; what is kept is not measured again."""
         if not self.prompts:
             return
         self._compare()
         if self.settings.strengths:
-            sweep = Sweep(self.contest, self.settings, score, self.prompts, self.rows, self.seed, self.answers)
+            how = (self.contest, self.settings, score, spread)
+            sweep = Sweep(*how, self.prompts, self.rows, self.seed, self.answers)
             self.found["strengths"] = sweep.points()
         if self.tasks:
             self.found["tasks"], self.documents = self.tasks.compare(self.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from finetune.config import EvaluateConfig
@@ -15,7 +16,18 @@ from finetune.evaluate.contest import Contest
 from finetune.evaluate.engines import Engine, Prompt
 from finetune.evaluate.hearing import Hearing, Way, by_text, rejected
 from finetune.evaluate.kept import Kept
-from finetune.evaluate.ladder import BASE, BASELINES, FEW_SHOT, NLL, PROMPTED, TUNED, Evaluation, Rung, judge
+from finetune.evaluate.ladder import (
+    BASE,
+    BASELINES,
+    FEW_SHOT,
+    NLL,
+    PROMPTED,
+    TUNED,
+    Evaluation,
+    Rung,
+    judge,
+    score_interval,
+)
 from finetune.evaluate.local import LocalEngine
 from finetune.evaluate.majority import commonest
 from finetune.evaluate.preference import by_length
@@ -27,7 +39,8 @@ from finetune.evaluate.shapes import BY_LIKELIHOOD, Form, settled
 from finetune.log import log
 
 Score = Callable[[LocalEngine], Sequence[float]]  # the metric of each held-out row
-Aside = Callable[[Score], None]
+Spread = Callable[[Sequence[float]], list[float]]  # the interval of their mean, as the rungs have it
+Aside = Callable[[Score, Spread], None]
 CHATS = Form()
 
 
@@ -40,13 +53,14 @@ def run_ladder(
     seed: int,
     choices: Kept,
     clusters: Sequence[object] | None = None,
-    aside: Aside = lambda score: None,
+    aside: Aside = lambda score, spread: None,
     where: Where = by_number,
     form: Form = CHATS,
 ) -> Evaluation:
     """Answer the held-out rows on every rung and compare; examples and prompts come from `training`.
 
-    `aside` is done while base and tuned model may still be in memory, with what scores an engine as `tuned` is.
+    `aside` is done while base and tuned model may still be in memory, with what scores an engine as `tuned` is, and
+    with what gives the interval of such scores.
     `where` names a held-out row in messages; `form` says how rows of their shape are scored.
     """
     climb = _planned(contest, held_out, training, settings, seed, where, form)
@@ -54,7 +68,9 @@ def run_ladder(
     try:
         rungs, choice = climb.baselines(choices)
         rungs.append(climb.plain(TUNED, contest.judged))
-        aside(lambda engine: climb.plain(engine.name, engine).values(climb.asking.metric))
+        metric = climb.asking.metric
+        spread = partial(score_interval, metric=metric, seed=seed, clusters=clusters)
+        aside(lambda engine: climb.plain(engine.name, engine).values(metric), spread)
     finally:
         contest.climber.close()
         contest.judged.close()
@@ -222,7 +238,7 @@ def run_text_ladder(
     *,
     seed: int,
     clusters: Sequence[object] | None = None,
-    aside: Aside = lambda score: None,
+    aside: Aside = lambda score, spread: None,
 ) -> Evaluation:
     """Rows of plain text have no answers: what is compared is how well each model predicts them."""
     named = [(TUNED, contest.judged), *((other.name, other) for other in contest.others)]
@@ -236,7 +252,8 @@ def run_text_ladder(
         finally:
             engine.close()
         if name == TUNED:
-            aside(lambda engine: Rung(engine.name, tuple(engine.read(held_out))).values(NLL))
+            spread = partial(score_interval, metric=NLL, seed=seed, clusters=clusters)
+            aside(lambda engine: Rung(engine.name, tuple(engine.read(held_out))).values(NLL), spread)
         if name == TUNED and contest.models:
             contest.models.release()
     why = "rows of plain text have no answers"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.config import DataConfig
 from finetune.data.faults import FaultLog
-from finetune.data.groups import groups_of_rows
+from finetune.data.groups import dependent_rows
 from finetune.data.leaks import Compared, note_leak, strongest
 from finetune.data.likeness.contamination import overlaps
 from finetune.data.prepared import Allowed
@@ -86,7 +86,8 @@ def _own_rows(plan: RunPlan, most: int, seed: int, reference: str | None) -> tup
     split = check_rows(Path(plan.run_dir), plan)
     held_out = choose_rows(read_rows(split), split.rows, most, seed)
     places = [_own_place(plan, index) for index in choose_rows(range(split.rows), split.rows, most, seed)]
-    clusters = tuple(choose_rows(read_groups(split), split.rows, most, seed))
+    every = [compared(row) for row in read_rows(split)]
+    groups = dependent_rows(((str(group),) for group in read_groups(split)), every)
     training = conversations(read_rows(plan.data.train, POOL), reference)
     fingerprint = plan.data.held_out_fingerprint
     measured = Measured(
@@ -96,9 +97,8 @@ def _own_rows(plan: RunPlan, most: int, seed: int, reference: str | None) -> tup
         tuple(training),
         reference,
         split_fingerprint=fingerprint,
-        clusters=clusters,
+        clusters=tuple(choose_rows(groups, split.rows, most, seed)),
     )
-    every = [compared(row) for row in read_rows(split)]
     return measured, _Texts(Compared("data.eval", every, lambda index: _own_place(plan, index)))
 
 
@@ -139,7 +139,7 @@ def _from_files(
         training = conversations(read_rows(plan.data.train, POOL), reference)
     else:
         training = conversations((from_json(one.json) for one in train[:POOL]), reference)
-    groups = groups_of_rows(one.groups for one in loaded).tolist() if settings.data.group_by else None
+    groups = dependent_rows((one.groups for one in loaded), [compared(row) for row in rows])
     measured = Measured(
         shape,
         tuple(rows[place] for place in places),
@@ -147,7 +147,7 @@ def _from_files(
         tuple(training),
         reference,
         settings.data.eval,
-        clusters=tuple(groups[place] for place in places) if groups else None,
+        clusters=tuple(groups[place] for place in places),
     )
     chosen = [loaded[place] for place in places]
     return measured, _Texts(_texts("data.eval", chosen), _texts("data.train", train) if train else None)

@@ -21,6 +21,7 @@ from finetune.evaluate.questions import Asked, fingerprint
 from finetune.evaluate.score import visible
 from finetune.evaluate.shapes import OWN
 from finetune.evaluate.slices import Slice, slices
+from finetune.evaluate.table import in_percent
 
 BASE, PROMPTED, FEW_SHOT, TUNED = "base", "prompted", "few_shot", "tuned"
 BASELINES = (BASE, PROMPTED, FEW_SHOT)
@@ -126,7 +127,8 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "interval": list(found.interval),
             "p": found.p,
             "p_corrected": corrected,
-            "detectable": found.detectable,
+            # no two shares lie further apart; a likelihood or a reward may
+            "detectable": min(1.0, found.detectable) if in_percent(evaluation.metric) else found.detectable,
             "verdict": stats.verdict(found, corrected, lower_is_better=lower),
         }
         for (against, found), corrected in zip(evaluation.comparisons, evaluation.corrected, strict=True)
@@ -255,7 +257,9 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
         "name": rung.name,
         "of": rung.of,
         "score": fmean(values),
-        "interval": _interval(values, evaluation),
+        "interval": score_interval(
+            values, metric=evaluation.metric, seed=evaluation.seed, clusters=evaluation.clusters
+        ),
         "n": len(values),
         "nll_per_token": sum(one.nll for one in rung.likelihoods) / max(1, tokens) if rung.likelihoods else None,
     }
@@ -278,10 +282,13 @@ def _rung_json(rung: Rung, evaluation: Evaluation) -> dict[str, Any]:
     return entry
 
 
-def _interval(values: Sequence[float], evaluation: Evaluation) -> list[float]:
-    found = stats.mean_interval(values, evaluation.seed, clusters=evaluation.clusters)
+def score_interval(
+    values: Sequence[float], *, metric: str, seed: int, clusters: Sequence[object] | None
+) -> list[float]:
+    """The 95 % interval of a score, from those of the rows."""
+    found = stats.mean_interval(values, seed, clusters=clusters)
     # rows' parts in a ranking may lie outside of 0 to 1, the ranking itself does not
-    return [min(1.0, max(0.0, bound)) for bound in found] if evaluation.metric in OWN["vote"] else list(found)
+    return [min(1.0, max(0.0, bound)) for bound in found] if metric in OWN["vote"] else list(found)
 
 
 def _classes(rung: Rung, references: Sequence[str]) -> dict[str, Any]:

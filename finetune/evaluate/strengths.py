@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.config import EvaluateConfig
 from finetune.errors import UserError
-from finetune.evaluate import stats
 from finetune.evaluate.along import Trail
-from finetune.evaluate.climb import Score
+from finetune.evaluate.climb import Score, Spread
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.forgetting import distances, divergence_interval, hold_logits, portions
 from finetune.evaluate.kept import Kept, key_of
@@ -79,6 +78,7 @@ class Sweep:
     contest: Contest
     settings: EvaluateConfig
     score: Score
+    spread: Spread  # the interval of a mean of such scores, as the rungs have it
     prompts: Sequence[Neutral]
     rows: Sequence[Mapping[str, Any]]  # of the prompts, in their order, as they were measured at full strength
     seed: int
@@ -92,7 +92,7 @@ class Sweep:
 
     def _point(self, strength: float, scores: Sequence[float], kls: Sequence[float]) -> dict[str, Any]:
         point: dict[str, Any] = {"strength": strength}
-        point |= {"score": fmean(scores), "score_interval": list(stats.mean_interval(scores, self.seed))}
+        point |= {"score": fmean(scores), "score_interval": self.spread(scores)}
         point |= {"kl": fmean(kls), "kl_interval": divergence_interval(kls, self.seed)}
         return {**point, "rows": len(scores), "prompts": len(kls)}
 

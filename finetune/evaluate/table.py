@@ -58,23 +58,31 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     if against is None:
         return f"no verdict: there is nothing to compare with, on {rows} held-out rows"
     judged = next(rung for rung in result["rungs"] if rung["name"] == "tuned")
-    low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
-    # of several comparisons p is corrected for their number; the intervals beside it stand as they are
-    p = f"{'corrected ' * (len(result['comparisons']) > 1)}p {_p(against['p_corrected'])}"
-    what = metric_name(result["metric"])
-    found = f"{what} {_gap(against['difference'], result)} (95 % interval {low} to {high}, {p})"
+    found = f"{metric_name(result['metric'])} {_difference(against, result)}"
     pair = f"{rung_name(judged, result)} against {_name(against['against'], result)}"
     line = f"{result['verdict']}: {pair}, {found}, on {rows} held-out rows{_among(result)}"
     if (most := result.get("majority")) and most["verdict"] != "better":
-        line += f"; not shown to beat always answering {_quoted(most)}"
+        line += f"; {_short_of(most)} always answering {_quoted(most)}"
     if (length := result.get("length")) and length["verdict"] != "better":
-        line += f"; not shown to beat always taking the {length['rule']} answer for the better one"
+        line += f"; {_short_of(length)} always taking the {length['rule']} answer for the better one"
     if result["verdict"] != "inconclusive" or not result["underpowered"]:
         return line
     if against["detectable"] >= 1 and in_percent(result["metric"]):
         return f"{line}; underpowered: so few rows can show no difference at all"
     least = _gap(against["detectable"], result, sign="")
     return f"{line}; underpowered: so few rows show only differences over {least}"
+
+
+def _difference(against: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """How far the first target is from another rung, and how sure that is."""
+    low, high = (_gap(bound, result).removesuffix(" points") for bound in against["interval"])
+    # of several comparisons p is corrected for their number; the intervals beside it stand as they are
+    p = f"{'corrected ' * (len(result['comparisons']) > 1)}p {_p(against['p_corrected'])}"
+    return f"{_gap(against['difference'], result)} (95 % interval {low} to {high}, {p})"
+
+
+def _short_of(rule: Mapping[str, Any]) -> str:
+    return "worse than" if rule["verdict"] == "worse" else "not shown to beat"
 
 
 def majority_lines(result: Mapping[str, Any]) -> list[str]:
@@ -131,8 +139,8 @@ def other_lines(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for one in result["comparisons"]:
         if one["against"] not in ("base", "prompted", "few_shot", result["best_baseline"]):
-            found = f"{_gap(one['difference'], result)}, p {_p(one['p_corrected'])}"
-            lines.append(f"{one['verdict']}: {judged_name(result)} against {_name(one['against'], result)}, {found}")
+            pair = f"{judged_name(result)} against {_name(one['against'], result)}"
+            lines.append(f"{one['verdict']}: {pair}, {metric_name(result['metric'])} {_difference(one, result)}")
     prompts = result.get("prompts")
     if prompts and prompts["by"] != result["metric"]:
         lines.append(f"the prompt was chosen by {prompts['by']}, when these rows were first evaluated")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
+from finetune.data.groups import groups_of_rows
 from finetune.errors import Fault, UserError, counted, did_you_mean, listed
 from finetune.evaluate import stats
 from finetune.evaluate.contents import ANSWERS, EVALUATION, JsonObject, read_lines
@@ -162,18 +163,35 @@ def clusters_of(found: Evaluated) -> list[object] | None:
     return [("row", answer.row) if answer.cluster is None else str(answer.cluster) for answer in found.answers]
 
 
+def _joined(first: Evaluated, second: Evaluated) -> list[int] | None:
+    """Which rows are not independent in one of two evaluations of the same rows, or in the other; None when all are."""
+    if clusters_of(first) is None and clusters_of(second) is None:
+        return None
+    both = zip(first.answers, second.answers, strict=True)
+    # no value stands for a row on its own
+    named = (["" if one.cluster is None else f"group {one.cluster}" for one in pair] for pair in both)
+    found: list[int] = groups_of_rows(named).tolist()
+    return found
+
+
+def _compared(first: Evaluated, second: Evaluated, scores: Sequence[Sequence[float]]) -> stats.Comparison:
+    """The second against the first; but for the sign the same as the first against the second."""
+    of_first, of_second = scores
+    seed = min(first.score.seed, second.score.seed)
+    return stats.paired_difference(of_second, of_first, seed=seed, clusters=_joined(first, second))
+
+
 def pair_up(found: Sequence[Evaluated], metric: str) -> tuple[Pair, ...]:
     """Every two runs against each other; nothing when no scores of single rows can be had."""
     scores = values(found, metric)
     if scores is None:
         return ()
-    seed, clusters = found[0].score.seed, clusters_of(found[0])
     names = [str(one.run.path) for one in found]
     tried = [
         (
             names[first],
             names[second],
-            stats.paired_difference(scores[second], scores[first], seed=seed, clusters=clusters),
+            _compared(found[first], found[second], (scores[first], scores[second])),
         )
         for first, second in combinations(range(len(found)), 2)
     ]

@@ -135,6 +135,36 @@ def test_a_run_is_evaluated_on_other_rows_read_as_its_own_were(make_run: Runs, f
     assert own["held_out"]["fingerprint"] != result["held_out"]["fingerprint"]
 
 
+def test_rows_that_are_repeated_are_no_more_evidence(make_run: Runs, files: Path) -> None:
+    make_run()
+    asked = [talk(f"jugs {number}?") for number in OTHERS]
+    write_rows(files / "once.jsonl", asked)
+    again = [talk(f"Jugs  {number}?") for number in OTHERS]  # but for layout the same
+    write_rows(files / "often.jsonl", [*asked * 4, *again])
+    once, often = (evaluate(plan_evaluation(["mine", f"data.eval={name}.jsonl"])) for name in ("once", "often"))
+    assert (once["held_out"]["rows"], once["held_out"]["groups"]) == (6, 6)
+    assert (often["held_out"]["rows"], often["held_out"]["groups"]) == (30, 6)
+    assert "on 30 held-out rows in 6 groups" in Path("runs/mine/report.md").read_text(encoding="utf-8")
+    groups = [row["group"] for row in read_lines(Path("runs/mine/answers.jsonl"))]
+    assert groups == [1, 2, 3, 4, 5, 6] * 5
+
+
+def test_equal_rows_join_the_groups_that_are_given(make_run: Runs, files: Path) -> None:
+    make_run()
+    users = ["ann", "ben", "ann", "cem", "dee"]
+    rows = [{**talk(f"jugs {jug}?"), "user": user} for jug, user in zip((40, 41, 42, 41, 43), users, strict=True)]
+    write_rows(files / "users.jsonl", rows)
+    work = plan_evaluation(["mine", "data.eval=users.jsonl", "data.group_by=[user]"])
+    assert work.measured.clusters == (0, 1, 0, 1, 4)
+
+
+def test_equal_rows_that_a_run_held_out_are_one_group(make_run: Runs, files: Path) -> None:
+    write_rows(files / "twice.jsonl", [asked_row(number) for number in (40, 41, 40, 42)])
+    make_run("data.eval=twice.jsonl")
+    result = evaluate(plan_evaluation(["mine"]))
+    assert (result["held_out"]["rows"], result["held_out"]["groups"]) == (4, 3)
+
+
 def test_rows_that_a_run_was_trained_on_are_refused_and_listed(make_run: Runs, files: Path) -> None:
     make_run()
     rows = [asked_row(number) for number in (50, 3, 51, 7)]

@@ -326,7 +326,7 @@ def never() -> Any:
 def measured(contest: Contest, folder: Path, **given: Any) -> dict[str, Any]:
     settings = EvaluateConfig(**{"neutral_tokens": 4, "neutral_rows": 6, **given})
     beyond = Beyond.of(contest, settings, 1, folder)
-    beyond.measure(lambda engine: [])
+    beyond.measure(lambda engine: [], lambda scores: [])
     beyond.write(folder)
     return {**beyond.found, "run_dir": "runs/mine"}
 

@@ -100,7 +100,7 @@ def settings(*tasks: str, **given: Any) -> EvaluateConfig:
 
 def measured(contest: Contest, folder: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     beyond = Beyond.of(contest, asked, 1, folder / ".answers")
-    beyond.measure(lambda engine: [])
+    beyond.measure(lambda engine: [], lambda scores: [])
     beyond.write(folder)
     lines = (folder / TASKS).read_text(encoding="utf-8").splitlines()
     return {**beyond.found, "run_dir": "runs/mine"}, [json.loads(line) for line in lines]

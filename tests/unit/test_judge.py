@@ -12,11 +12,11 @@ from finetune.data.rows import Text
 from finetune.evaluate import stats
 from finetune.evaluate.engines import Said
 from finetune.evaluate.generate import Likelihood
-from finetune.evaluate.ladder import Evaluation, Rung, answer_rows, as_json, judge
+from finetune.evaluate.ladder import NLL, Evaluation, Rung, answer_rows, as_json, judge
 from finetune.evaluate.majority import commonest
 from finetune.evaluate.page import _classes
 from finetune.evaluate.score import SCORERS
-from finetune.evaluate.table import answer_table, class_cells, verdict_line
+from finetune.evaluate.table import answer_table, class_cells, other_lines, verdict_line
 
 LABELS = ["spam", "ham", "news"] * 20
 
@@ -143,6 +143,37 @@ def test_a_verdict_says_so_when_one_answer_to_all_rows_would_do_as_well() -> Non
     result = with_majority(["ham"] * 60, ["ham", "ham", "spam"])
     assert (result["verdict"], result["majority"]["verdict"]) == ("better", "inconclusive")
     assert verdict_line(result).endswith("; not shown to beat always answering “ham”")
+
+
+def test_a_verdict_says_so_when_one_answer_to_all_rows_would_do_better() -> None:
+    tuned = [label if number < 8 else "?" for number, label in enumerate(LABELS)]
+    result = with_majority(tuned, ["ham", "ham", "spam"])
+    assert (result["verdict"], result["majority"]["verdict"]) == ("better", "worse")
+    assert verdict_line(result).endswith("; worse than always answering “ham”")
+
+
+def test_another_target_is_shown_with_its_interval_and_what_its_p_is() -> None:
+    answers = {"base": BASE, "tuned": TUNED, "rival": ["none"] * 60}
+    rungs = [rung(name, said, LABELS, "choice") for name, said in answers.items()]
+    rows = [Text(str(number)) for number in range(60)]
+    found = replace(judge("choice", rows, rungs, 1), references=tuple(LABELS), prompts=("?",) * 60)
+    result = as_json(found)
+    rival = next(one for one in result["comparisons"] if one["against"] == "rival")
+    low, high = (f"{100 * bound:+.1f}" for bound in rival["interval"])
+    line = f"class right +60.0 points (95 % interval {low} to {high}, corrected p < 0.001)"
+    assert f"better: tuned against rival, {line}" in other_lines(result)
+
+
+def test_no_difference_of_shares_that_can_be_seen_is_over_one() -> None:
+    result = as_json(judged(["ham"] * 4, ["news"] * 4, ["news", "spam", "ham", "ham"], ["one", "one", "one", "two"]))
+    assert result["comparisons"][0]["detectable"] == 1.0
+    assert "underpowered: so few rows can show no difference at all" in answer_table(result)
+    rows = [Text(str(number)) for number in range(4)]
+    read = [
+        Rung(name, tuple(Likelihood(nll * row, 1) for row in range(4)), of=name)
+        for name, nll in (("base", 9.0), ("tuned", 1.0))
+    ]
+    assert as_json(judge(NLL, rows, read, 1))["comparisons"][0]["detectable"] > 1
 
 
 @pytest.mark.parametrize(

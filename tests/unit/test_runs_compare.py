@@ -146,6 +146,18 @@ def test_rows_of_one_group_count_as_one(finetune: Run, place: Path) -> None:
     assert pair["p"] == pytest.approx(2 / 2**11)
 
 
+def test_rows_that_either_evaluation_grouped_count_as_one_both_ways(finetune: Run, place: Path) -> None:
+    copy_with_answers(place, "half", 6)
+    change_answers(place / "half", lambda row: row.update(group=(row["row"] + 1) // 2))  # 1 and 2, 3 and 4, …
+    change_answers(place / "good", lambda row: row.update(group="a book" if row["row"] in (8, 9) else None))
+    evaluation = json.loads((place / "good" / "eval.json").read_text())
+    (place / "good" / "eval.json").write_text(json.dumps({**evaluation, "seed": evaluation["seed"] + 1}))
+    (there,), (back,) = (compared(finetune, *pair)["pairs"] for pair in (("half", "good"), ("good", "half")))
+    assert there["p"] == back["p"] == pytest.approx(2 / 2**2)  # of rows 7 to 10, and 11 and 12
+    assert there["interval"] == pytest.approx([-bound for bound in reversed(back["interval"])])
+    assert there["detectable"] == back["detectable"]
+
+
 def test_three_runs_are_tested_pair_by_pair_and_corrected(finetune: Run, place: Path) -> None:
     copy_with_answers(place, "half", 6)
     found = compared(finetune, "poor", "half", "good")

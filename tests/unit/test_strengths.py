@@ -20,9 +20,10 @@ from finetune.evaluate.beyond import Beyond
 from finetune.evaluate.climb import run_ladder, run_text_ladder
 from finetune.evaluate.contest import Contest
 from finetune.evaluate.kept import Kept
-from finetune.evaluate.ladder import BASE, TUNED, Evaluation
+from finetune.evaluate.ladder import BASE, TUNED, Evaluation, as_json
 from finetune.evaluate.local import LocalEngine, Models, adapter_models
 from finetune.evaluate.questions import Speech
+from finetune.evaluate.stats import mean_interval
 from finetune.evaluate.strengths import at_strength, check_strengths
 
 IDS = torch.tensor([[5, 300, 301, 17, 42, 9, 302, 77]])
@@ -144,14 +145,17 @@ SETTINGS = EvaluateConfig(
     rungs=["base"], metric="f1", max_new_tokens=8, neutral_rows=4, neutral_tokens=4, strengths=[1, 0.5, 0]
 )
 
+GROUPS = ("one", "one", "two", "three")  # of the rows
+
 
 def climb(contest: Contest, rows: list[Any], folder: Path) -> tuple[Evaluation, Beyond]:
     """The ladder, and the sweep with what is kept in a folder of its own, so that both ends are computed."""
     beyond = Beyond.of(contest, SETTINGS, 1, folder)
     if isinstance(rows[0], Text):
-        return run_text_ladder(contest, rows, seed=1, aside=beyond.measure), beyond
+        return run_text_ladder(contest, rows, seed=1, clusters=GROUPS, aside=beyond.measure), beyond
     choices = Kept.open(folder, "choices")
-    return run_ladder(contest, rows, [], SETTINGS, seed=1, choices=choices, aside=beyond.measure), beyond
+    ladder = run_ladder(contest, rows, [], SETTINGS, seed=1, choices=choices, clusters=GROUPS, aside=beyond.measure)
+    return ladder, beyond
 
 
 @pytest.mark.parametrize("shape", ["chat", "text"])
@@ -169,6 +173,9 @@ def test_the_ends_of_a_sweep_are_the_rungs(
     assert (none["strength"], half["strength"], whole["strength"]) == (0, 0.5, 1)
     assert none["score"] == fmean(rungs[BASE])
     assert whole["score"] == fmean(rungs[TUNED])
+    shown = {rung["name"]: rung["interval"] for rung in as_json(evaluation)["rungs"]}
+    assert (none["score_interval"], whole["score_interval"]) == (shown[BASE], shown[TUNED])
+    assert shown[TUNED] != list(mean_interval(rungs[TUNED], 1)) or shape == "chat"
     assert whole["score"] != none["score"] or shape == "chat"
     kl = beyond.found["forgetting"]["measures"][0]
     assert (none["kl"], none["kl_interval"]) == (0.0, [0.0, 0.0])
@@ -189,7 +196,7 @@ def test_a_sweep_that_is_kept_opens_no_model(models: Callable[[], Models], speec
     assert again.found == first.found
     with pytest.raises(AssertionError, match="opened"):
         beyond = Beyond.of(closed, replace(SETTINGS, strengths=[0.6]), 1, tmp_path)
-        beyond.measure(lambda engine: [1.0, 0.0])
+        beyond.measure(lambda engine: [1.0, 0.0], lambda scores: [0.0, 1.0])
 
 
 def test_what_has_no_strength_is_refused(models: Callable[[], Models], speech: Speech, tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_the_command_that_it_prints_trains(finetune: Run) -> None:
     )
     found = json.loads(finetune("choose", "pairs.jsonl", "model=tiny", "--json")[1])
     train = [one["command"] for one in found["commands"] if one["command"].startswith("finetune train")]
-    for each in train:
-        code, _, err = finetune(*each.split()[1:], "training.max_steps=1")
+    for line in train:
+        code, _, err = finetune(*line.split()[1:], "training.max_steps=1")
         assert code == 0, err
     assert Path("runs/dpo/adapter").is_dir()
     assert "It is" in Path("runs/sft/preview.txt").read_text() and "No." not in Path("runs/sft/preview.txt").read_text()

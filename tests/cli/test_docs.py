@@ -436,9 +436,15 @@ def test_the_exit_codes_that_are_documented_are_those_there_are() -> None:
 def test_the_learning_rates_that_are_documented_are_those_of_the_plan() -> None:
     from dataclasses import replace
 
+    from finetune.compose import compose
+    from finetune.methods import METHODS
     from finetune.model_files import inspect_model
     from finetune.plan.table import best_rate
 
+    configs = {
+        tuning: compose(["model=tiny", "data.train=my.jsonl", f"tuning={tuning}"]).config
+        for tuning in ("full", "lora", "qlora")
+    }
     sizes = {"below 50 million": (1e6, 49e6), "below a billion": (5e7, 999e6), "a billion and more": (1e9, 7e10)}
     tiny = inspect_model("tiny")
     rows = table("docs/methods.md", "Learning rate")
@@ -446,8 +452,10 @@ def test_the_learning_rates_that_are_documented_are_those_of_the_plan() -> None:
     for size, full, adapter in rows:
         for parameters in sizes[size]:
             model = replace(tiny, parameters=int(parameters))
-            assert best_rate("full", model)[0] == float(full)
-            assert best_rate("lora", model)[0] == best_rate("qlora", model)[0] == float(adapter)
+            rates = {tuning: best_rate(config, model)[0] for tuning, config in configs.items()}
+            assert rates == {"full": float(full), "lora": float(adapter), "qlora": float(adapter)}
+    assert "`dpo` and `kto` take a twentieth" in " ".join(prose("docs/methods.md").split())
+    assert METHODS["dpo"].RATE == METHODS["kto"].RATE == 1 / 20
 
 
 def test_the_files_and_fields_of_a_run_are_those_that_are_documented(

@@ -21,6 +21,7 @@ from finetune.rewards.judge import Rewards, Scored
 
 KEPT_GROUPS = 2  # of each logged step
 LONGEST_KEPT = 4000  # characters of an answer
+LONG = 8  # tokens of answers that seldom repeat each other by chance
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Payment:
             self._measured.append(scored)
         else:
             groups = self.groups(prompts, completions, completion_ids, scored)
-            log_metric("duplicates", fmean(_repeated(group) for _, group in groups))
+            if long := [group for _, group in groups if fmean(one.tokens for one in group) >= LONG]:
+                log_metric("duplicates", fmean(map(_repeated, long)))
             done, window = trainer_state.global_step, self.batch.window
             if (done + window) // self.batch.log_every > done // self.batch.log_every:
                 self.keep(done + 1, groups)

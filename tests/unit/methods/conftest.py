@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rows import lookup, write_rows
+from rows import counted_row, write_rows
 
 
 @pytest.fixture(scope="session")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty questions with their answers."""
-    return write_rows(tmp_path_factory.mktemp("tasks") / "tasks.jsonl", [lookup(number) for number in range(40)])
+    return write_rows(tmp_path_factory.mktemp("tasks") / "tasks.jsonl", [counted_row(number) for number in range(40)])
 
 
 @pytest.fixture

@@ -257,22 +257,22 @@ def test_a_held_out_reward_that_falls_while_the_other_rises_is_said(caplog: pyte
 
 
 def test_a_run_learns_and_leaves_what_it_answered(finetune: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
-    settings = ("training.max_steps=24", "training.batch_size=16", "training.eval_every=12", "name=x")
-    code, _, err = finetune("train", *but(command, *settings))
+    settings = ("training.max_steps=16", "training.batch_size=64", "training.learning_rate=3e-3", "name=x")
+    code, _, err = finetune("train", *but(command, *settings, "training.eval_every=8"))
     assert code == 0, err
     run_dir = tmp_path / "runs" / "x"
     assert "before training: reward" in err and "of the groups are paid alike" in err
     paid = metrics(run_dir)
-    assert sum(paid[-8:]) > sum(paid[:8])
+    assert sum(paid[-4:]) > sum(paid[:4]) + 0.2
     assert metrics(run_dir, "reward/exact") == pytest.approx(paid)
     assert len(metrics(run_dir, "eval_reward")) == 3  # before the first step too
     tokens = metrics(run_dir, "tokens")
-    assert tokens == sorted(tokens) and tokens[-1] > 24 * 16 * 10
+    assert tokens == sorted(tokens) and tokens[-1] > 16 * 64 * 8
     kept = samples(run_dir)
-    assert {row["step"] for row in kept} == {*range(25)} and all(len(row["answers"]) == 4 for row in kept)
+    assert {row["step"] for row in kept} == {*range(17)} and all(len(row["answers"]) == 4 for row in kept)
     assert {*kept[0]["answers"][0]} == {"text", "tokens", "stopped", "reward", "rewards"}
     page = (run_dir / "report.html").read_text()
-    assert "What it answered" in page and "Before training" in page and "Step 24" in page
+    assert "What it answered" in page and "Before training" in page and "Step 16" in page
     assert "held-out reward at the start" in page and "Reward over the steps" in page
     code, _, err = finetune("evaluate", "x", "evaluate.few_shot=1")
     assert code == 0, err

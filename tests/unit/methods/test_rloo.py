@@ -44,12 +44,11 @@ def test_a_run_cut_in_two_ends_in_the_same_weights(
 
 
 def test_it_learns_what_is_paid(finetune: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
-    paid = ("method.rewards=[length]", "method.least_words=3", "method.allow_cheating=true", "method.max_new_tokens=8")
-    settings = ("method=rloo", "training.max_steps=16", "training.batch_size=32", "data.eval_share=0", "name=x")
-    code, _, err = finetune("train", *but(command, *paid, *settings))
+    settings = ("method=rloo", "training.max_steps=16", "training.batch_size=64", "training.learning_rate=3e-3")
+    code, _, err = finetune("train", *but(command, *settings, "data.eval_share=0", "name=x"))
     assert code == 0, err
-    found = metrics(tmp_path / "runs" / "x")
-    assert sum(found[-4:]) > sum(found[:4]) + 0.8
+    paid = metrics(tmp_path / "runs" / "x")
+    assert sum(paid[-4:]) > sum(paid[:4]) + 0.2
 
 
 def test_a_leash_holds(finetune: Run, tmp_path: Path, command: tuple[str, ...]) -> None:

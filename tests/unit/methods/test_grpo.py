@@ -205,7 +205,7 @@ def test_what_a_reward_does_not_know_is_no_zero(built: tuple[Any, Any, Any]) -> 
     row = json.loads(train[0]["row"])
     del row["columns"]["answer"]
     nobody = Asked(train[0]["prompt_ids"], json.dumps(row))
-    assert trainer.payment.score([nobody], ["a"]).totals == (None,)
+    assert trainer.payment.score([nobody], ["a"], [True]).totals == (None,)
     found = found_in([[None, None], [0.0, 1.0], [1.0, 1.0], [None, 0.5]])
     assert found.means == (0.5, 1.0, 0.5) and found.dead == (False, True, True)
 

@@ -155,7 +155,7 @@ def test_a_fault_of_any_stage_is_named_with_its_line_before_anything_trains(
         ("again.tuning.rnak=1", "again.tuning.rnak: unknown key; did you mean tuning.rank?"),
         ("again.training.max_time=soon", "again.training.max_time: 'soon' is no duration; write it like 90m, 3h or 1h30m"),
         ("resume=must", "resume: 'must' is for one run, and a pipeline has several; write again.resume=must"),
-        ("again.method=distil", "again.method: no option 'distil'; known are distill, sft; did you mean method=distill?"),
+        ("again.method=distil", "again.method: no option 'distil'; known are distill, dpo, grpo, kto, reward, rloo, sft; did you mean method=distill?"),
         ("name=" + "x" * 62, "name: " + "x" * 62 + ".sft is no name for a run; use letters, digits, `.`, `_` and `-`, at most 64, starting with a letter or digit"),
     ],
 )  # fmt: skip

@@ -79,6 +79,7 @@ def test_accelerate_launch_by_hand_does_the_same(tmp_path: Path, rows: Path, alo
     assert_same(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_accumulation_does_not_change_what_is_learned(tmp_path: Path, rows: Path, alone: Path) -> None:
     done = run(
         tmp_path,
@@ -137,6 +138,7 @@ def test_processes_that_differ_from_the_world_are_refused(tmp_path: Path, rows: 
     assert not (tmp_path / "runs" / "x").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["chat", "text"])
 def test_ranks_start_from_one_preparation(shape: str, tmp_path: Path) -> None:
     many = range(10_000)  # so many that tokenising them is told
@@ -155,6 +157,7 @@ def test_ranks_start_from_one_preparation(shape: str, tmp_path: Path) -> None:
     assert len(losses(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_groups_of_answers_span_ranks(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "counts.jsonl", [counted_row(number) for number in range(40)])
     settings = (

@@ -33,6 +33,7 @@ def logged(folder: Path, *settings: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "runs" / "x" / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "tuning", "row"),
     [("kto", "lora", vote_row), pytest.param("dpo", "full", pair_row, marks=pytest.mark.slow)],

@@ -309,6 +309,7 @@ def test_a_run_cut_in_two_ends_in_the_same_weights(
     assert samples(whole) == samples(cut)
 
 
+@pytest.mark.slow
 def test_how_often_it_is_measured_changes_nothing(finetune: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     settings = (*command, "training.max_steps=3", "training.save_every=3", "training.keep_best=none")
     for name, every in (("often", 1), ("once", 3)):
@@ -317,6 +318,7 @@ def test_how_often_it_is_measured_changes_nothing(finetune: Run, tmp_path: Path,
     assert same_weights(tmp_path / "runs" / "often", tmp_path / "runs" / "once")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["qlora", "full"])
 def test_other_tunings(finetune: Run, tmp_path: Path, command: tuple[str, ...], tuning: str) -> None:
     own = [one for one in command if not (tuning == "full" and one.startswith("tuning."))]

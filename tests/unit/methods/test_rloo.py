@@ -13,6 +13,7 @@ Run = Callable[..., tuple[int, str, str]]
 PROVEN = "the same as the model on the first rows (within 0e+00 nats a token)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "is_tied"),
     [
@@ -51,6 +52,7 @@ def test_it_learns_what_is_paid(finetune: Run, tmp_path: Path, command: tuple[st
     assert sum(paid[-4:]) > sum(paid[:4]) + 0.2
 
 
+@pytest.mark.slow
 def test_a_leash_holds(finetune: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     moved = {}
     for beta in ("0.001", "1"):

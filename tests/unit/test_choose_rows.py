@@ -303,10 +303,8 @@ def test_tokens_and_memory_are_those_of_the_plan(given: str, tmp_path: Path, mon
     if given.endswith(".jsonl"):
         arguments = [str(recipes_folder() / given)]
     else:
-        config = compose([], given).config
-        data, is_checked = config.data, config.method.option == "grpo"
+        data = compose([], given).config.data
         arguments = [f"data.train={data.train}", *([f"data.eval={data.eval}"] if data.eval else [])]
-        arguments += ["verifiable=true"] if is_checked else []
     tokens, answer = counted(*arguments, "model=tiny")
     assert not (tmp_path / "runs").exists()
     plan = planned(answer)
